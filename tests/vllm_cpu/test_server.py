@@ -1,15 +1,7 @@
 """A vLLM server of our own: samples, new weights as a file, and its death."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -20,49 +12,13 @@ from rlvr_zoo.rollout.vllm import VllmEngine
 from rlvr_zoo.rollout.vllm_servers import Server
 from tests.vllm_cpu.conftest import settings
 from tests.vllm_cpu.measure import ROUNDING, change, gap, ids_of, requests, sampling, weights_of
-
-START_TIMEOUT_S = 300.0
-
-
-class Started(NamedTuple):
-    url: str
-    process: "subprocess.Popen[bytes]"
-
-    def kill(self) -> None:
-        """With its workers, which would outlive it."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+from tests.vllm_cpu.serving import Started, serving
 
 
 @pytest.fixture(scope="module")
 def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("server") / "log"
-    command = [sys.executable, "-m", "rlvr_zoo", "serve", "--model", str(tiny)]
-    command += ["--port", str(port), "--enforce-eager", "--gpu-memory-utilization", "0.1"]
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
-    started = Started(f"http://127.0.0.1:{port}", process)
-    try:
-        await_answer(started, log)
+    with serving(tiny, tmp_path_factory.mktemp("server")) as started:
         yield started
-    finally:
-        started.kill()
-
-
-def await_answer(started: Started, log: Path) -> None:
-    end = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < end:
-        with suppress(EngineError):
-            Server(started.url, 10.0).get("v1/models")
-            return
-        if started.process.poll() is not None:
-            break
-        time.sleep(0.5)
-    pytest.fail(log.read_text()[-4000:])
 
 
 @pytest.fixture
