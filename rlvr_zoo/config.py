@@ -138,6 +138,21 @@ class OptimizerConfig:
     """Added to the root of the second moment."""
     max_grad_norm: float = 1.0
     """The gradient is scaled down to this 2-norm, over all that is trained; 0 leaves it."""
+    moments: Literal["fp32", "8bit", "offload"] = "fp32"
+    """AdamW's two moments: in fp32, in 8 bits (torchao), or in fp32 in the host's memory, which
+    takes the GPU's bus at every step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adapters (peft) in place of training every weight; companions have their own."""
+
+    rank: int = 0
+    """Inner width of an adapter; 0: every weight is trained."""
+    alpha: float = 32.0
+    """An adapter's output is scaled by alpha / rank."""
+    targets: Literal["all-linear"] | list[str] = "all-linear"
+    """Names of the linear maps that get an adapter; `all-linear`: all but the head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +165,20 @@ class TrainConfig:
     """Optimizer steps that a rollout batch is split into, by whole groups."""
     epochs: int = 1
     """Times that a rollout batch is gone through."""
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How processes share the models: each holds all of them (`ddp`), or a part of every layer
+    (`fsdp`, FSDP2); `auto`: as `accelerate launch` was told, else `ddp`.  Rounding only."""
     micro_batch_tokens: int = 16_384
-    """Tokens, padding included, in one forward pass; changes results by rounding only."""
+    """Tokens, padding included, in one forward pass of one process; changes results by rounding
+    only.  Halved, and the step repeated, where a GPU's memory does not suffice."""
+    logits_tokens: int = 1024
+    """Tokens whose logits over the vocabulary are held at once; rounding only."""
+    gradient_checkpointing: bool = False
+    """Compute activations anew in the backward pass, layer by layer: a third more time for a
+    fraction of the memory; changes nothing else."""
+    max_bad_steps: int = 3
+    """Optimizer steps in a row whose loss or gradient is not finite, and which are therefore left
+    out, before the run stops."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """What forward and backward compute in; weights and optimizer are always fp32."""
     cpu_threads: int = 0
@@ -246,6 +273,7 @@ class RunConfig:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     verify: VerifyConfig = field(default_factory=VerifyConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     suites: SuitesConfig = field(default_factory=SuitesConfig)
