@@ -177,8 +177,8 @@ class TrainConfig:
     """Compute activations anew in the backward pass, layer by layer: a third more time for a
     fraction of the memory; changes nothing else."""
     max_bad_steps: int = 3
-    """Optimizer steps in a row whose loss or gradient is not finite, and which are therefore left
-    out, before the run stops."""
+    """An optimizer step whose loss or gradient is not finite is left out; at this many in a row the
+    run stops."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """What forward and backward compute in; weights and optimizer are always fp32."""
     cpu_threads: int = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -11,6 +10,8 @@ from rlvr_zoo.track.record import EvaluationRecord
 
 if TYPE_CHECKING:
     import torch
+
+    from rlvr_zoo.rollout.base import Compute
 
 T = TypeVar("T")
 
@@ -66,7 +67,8 @@ class Machine(Ranks, Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def autocast(self) -> AbstractContextManager[None]: ...
+    @property
+    def compute(self) -> Compute: ...
 
     def wait(self) -> None: ...
 

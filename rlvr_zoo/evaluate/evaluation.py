@@ -92,7 +92,7 @@ def execute(config: EvalConfig, output: Path, machine: Machine, observer: Observ
         nn.Module.to(model.lm, machine.device)
         verifier = registry.load(registry.VERIFIERS, config.verify.name)(config.verify)
         engine = registry.load(registry.ROLLOUTS, config.rollout.engine)(
-            model, config.rollout, machine.autocast
+            model, config.rollout, machine.compute
         )
         stack.enter_context(closing(engine))
         engine.sync(model.lm.named_parameters, 0)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+import torch
 
 from rlvr_zoo.api import Rollout
 
@@ -15,6 +18,23 @@ if TYPE_CHECKING:
 Weights = Callable[[], "Iterable[tuple[str, Tensor]]"]
 """The policy's weights, named as in the Hugging Face model's state_dict, tied ones once.  Called on
 every rank: a sharded model is gathered as they are gone through."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """What an engine may know of how the trainer computes."""
+
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext
+    """The context of a forward pass of its fp32 weights."""
+    dtype: torch.dtype = torch.float32
+    """What a forward pass computes in."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    is_sharded: bool = False
+    """True where each rank holds a part of the policy only."""
+
+
+PLAIN = Compute()
+"""One process, fp32, on the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,15 +3,14 @@ learning from another policy's rollouts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from pathlib import Path
 
 from rlvr_zoo.api import Rollout
 from rlvr_zoo.config import RolloutConfig
 from rlvr_zoo.errors import ConfigError, EngineError
 from rlvr_zoo.models.load import LoadedModel
-from rlvr_zoo.rollout.base import Request, Sampling, Weights
+from rlvr_zoo.rollout.base import PLAIN, Compute, Request, Sampling, Weights
 from rlvr_zoo.track.reader import ROLLOUTS, RolloutLine, RunReader
 
 
@@ -21,12 +20,7 @@ class ReplayEngine:
     exact = False
     follows = False
 
-    def __init__(
-        self,
-        model: LoadedModel,
-        config: RolloutConfig,
-        precision: Callable[[], AbstractContextManager[None]],
-    ) -> None:
+    def __init__(self, model: LoadedModel, config: RolloutConfig, compute: Compute = PLAIN) -> None:
         """Raises ConfigError where the run has no recorded rollouts, RunFolderError for no run."""
         if not config.replay:
             raise ConfigError("rollout.engine=replay: name a recorded run with rollout.replay=DIR")

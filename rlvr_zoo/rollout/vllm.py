@@ -11,8 +11,7 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Any, NamedTuple, Protocol
@@ -24,7 +23,7 @@ from rlvr_zoo.api import Rollout
 from rlvr_zoo.config import RolloutConfig, VllmConfig
 from rlvr_zoo.errors import ConfigError, EngineError
 from rlvr_zoo.models.load import LoadedModel
-from rlvr_zoo.rollout.base import Request, Sampling, Weights
+from rlvr_zoo.rollout.base import PLAIN, Compute, Request, Sampling, Weights
 from rlvr_zoo.rollout.vllm_servers import Completion, Job, Server, Servers, rank
 
 SUPPORTED = "0.32 to 0.33"
@@ -64,16 +63,9 @@ class VllmEngine:
     exact = False
     follows = True
 
-    def __init__(
-        self,
-        model: LoadedModel,
-        config: RolloutConfig,
-        precision: Callable[[], AbstractContextManager[None]] = nullcontext,
-    ) -> None:
-        """`precision` is the context of the trainer's forward passes, which `dtype=auto` follows.
-
-        Raises EngineError where vLLM is missing or a server is down, ConfigError where the settings
-        do not fit the ranks.
+    def __init__(self, model: LoadedModel, config: RolloutConfig, compute: Compute = PLAIN) -> None:
+        """Raises EngineError where vLLM is missing or a server is down, ConfigError where the
+        settings do not fit the ranks.
         """
         settings = config.vllm
         nccl = settings.transfer == "nccl" or (
@@ -83,7 +75,8 @@ class VllmEngine:
             require()
         self._tokenizer, self._eos_ids = model.tokenizer, model.eos_ids
         self._has_weights = False
-        dtype = _dtype(settings, precision)
+        given = {"auto": compute.dtype, "float32": torch.float32, "bfloat16": torch.bfloat16}
+        dtype = given[settings.dtype]
         self._host: _Host = (
             Servers(model, settings, dtype, NcclLink if nccl else None)
             if settings.servers
@@ -146,16 +139,6 @@ def require() -> None:
             f" (tested: {', '.join(TESTED)})",
             stacklevel=3,
         )
-
-
-def _dtype(
-    settings: VllmConfig, precision: Callable[[], AbstractContextManager[None]]
-) -> torch.dtype:
-    if settings.dtype != "auto":
-        return torch.float32 if settings.dtype == "float32" else torch.bfloat16
-    with precision():
-        half = torch.is_autocast_enabled("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.bfloat16 if half else torch.float32
 
 
 # --------------------------------------------------------------------------- in this process

@@ -21,14 +21,17 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from rlvr_zoo.errors import RunFolderError, StorageError, first_line
 from rlvr_zoo.track.storage import storage, sync_folder
 from rlvr_zoo.train.learner import Learner
+from rlvr_zoo.train.sharding import like, put, whole
 
+POLICY = "policy"
 _PREFIX, _PARTIAL = "step-", ".partial-"
+_LM = "lm."
 _DAMAGE = (
     OSError, ValueError, RuntimeError, TypeError, KeyError, EOFError, SafetensorError,
     pickle.UnpicklingError,
@@ -45,10 +48,47 @@ class State:
     position: int = 0
     """Problems drawn."""
     optimizer_steps: int = 0
+    bad_steps: int = 0
+    """The last optimizer steps that were left out, in a row."""
 
 
-def save(folder: Path, learner: Learner, tokenizer: Any, state: State, keep: int) -> Path:
-    """Writes a checkpoint and removes all but the newest `keep`.
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a checkpoint holds, whole, wherever its parts were."""
+
+    models: dict[str, dict[str, Tensor]]
+    """Weights by name, of the policy and all that is kept beside it."""
+    optimizer: dict[str, Any]
+
+
+def snapshot(learner: Learner, is_main: bool = True) -> Snapshot:
+    """Gathers a learner's tensors; called on every rank, and empty on all but the main one.
+
+    Where models are sharded they are copied to the host's memory.
+    """
+
+    def kept(tensor: Tensor) -> Tensor:
+        gathered = whole(tensor)
+        if gathered is tensor:
+            return tensor
+        return gathered.cpu() if is_main else tensor.new_empty(0)
+
+    models = {
+        name: {key: kept(parameter.detach()) for key, parameter in module.named_parameters()}
+        for name, module in learner.modules.items()
+    }
+    optimizer = learner.optimizer.state_dict()
+    moments = {
+        number: {k: kept(v) if isinstance(v, Tensor) else v for k, v in state.items()}
+        for number, state in optimizer["state"].items()
+    }
+    return Snapshot(models, {**optimizer, "state": moments})
+
+
+def save(
+    folder: Path, learner: Learner, parts: Snapshot, tokenizer: Any, state: State, keep: int
+) -> Path:
+    """Writes a checkpoint and removes all but the newest `keep`; called on the main rank.
 
     It appears under its name only when it is on the disk, whole.  Raises StorageError where the
     disk refuses; the checkpoints before it then stand.
@@ -59,7 +99,7 @@ def save(folder: Path, learner: Learner, tokenizer: Any, state: State, keep: int
         folder.mkdir(exist_ok=True)
         _remove_partial(folder)
         try:
-            _write(partial, learner, tokenizer, state)
+            _write(partial, learner, parts, tokenizer, state)
             if path.exists():  # the same step, saved before an interruption
                 shutil.rmtree(path)
             partial.rename(path)
@@ -74,14 +114,15 @@ def save(folder: Path, learner: Learner, tokenizer: Any, state: State, keep: int
     return path
 
 
-def _write(partial: Path, learner: Learner, tokenizer: Any, state: State) -> None:
+def _write(partial: Path, learner: Learner, parts: Snapshot, tokenizer: Any, state: State) -> None:
     partial.mkdir()
+    policy, others = _by_file(parts.models)
     try:
-        learner.policy.lm.save_pretrained(partial / "policy")
-        tokenizer.save_pretrained(partial / "policy")
-        for name, module in _modules(learner).items():
-            save_model(module, str(partial / f"{name}.safetensors"))
-        torch.save(learner.optimizer.state_dict(), partial / "optimizer.pt")
+        learner.policy.lm.save_pretrained(partial / POLICY, state_dict=policy)
+        tokenizer.save_pretrained(partial / POLICY)
+        for name, tensors in others.items():
+            save_file(tensors, partial / f"{name}.safetensors")
+        torch.save(parts.optimizer, partial / "optimizer.pt")
     except (SafetensorError, RuntimeError) as error:  # what they make of the disk's refusal
         raise StorageError(
             f"{partial.parent}: the checkpoint of step {state.step} cannot be written"
@@ -96,15 +137,15 @@ def _write(partial: Path, learner: Learner, tokenizer: Any, state: State) -> Non
                 os.fsync(handle.fileno())
 
 
-def _modules(learner: Learner) -> dict[str, nn.Module]:
-    modules: dict[str, nn.Module] = {
-        name: companion.network for name, companion in learner.companions.items()
-    }
-    if learner.head is not None:
-        modules["head"] = learner.head
-    if learner.policy.value_head is not None:
-        modules["value_head"] = learner.policy.value_head
-    return modules
+def _by_file(
+    models: dict[str, dict[str, Tensor]],
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    """The language model of the policy, which others may load, and what is beside it."""
+    others = {name: tensors for name, tensors in models.items() if name != POLICY}
+    policy = models[POLICY]
+    if head := {name: t for name, t in policy.items() if not name.startswith(_LM)}:
+        others["value_head"] = head
+    return {n.removeprefix(_LM): t for n, t in policy.items() if n.startswith(_LM)}, others
 
 
 def _complete(folder: Path) -> list[Path]:
@@ -116,6 +157,12 @@ def _remove_partial(folder: Path) -> None:
         shutil.rmtree(partial)
 
 
+def tidy(folder: Path) -> None:
+    """Removes what a kill left half written."""
+    with storage(folder):
+        _remove_partial(folder)
+
+
 def newest(folder: Path) -> Path | None:
     """The newest whole checkpoint; None where there is none."""
     complete = _complete(folder)
@@ -125,18 +172,19 @@ def newest(folder: Path) -> Path | None:
 def load(path: Path, learner: Learner) -> State:
     """Puts a checkpoint's weights and optimizer into the learner, and says where it stood.
 
-    Raises RunFolderError for one that does not belong to this run, or is damaged.
+    However many ranks wrote it: each of these reads all of it, and keeps its part.  Raises
+    RunFolderError for one that does not belong to this run, or is damaged.
     """
-    with storage(path):
-        _remove_partial(path.parent)
     try:
         lm = learner.policy.lm
-        saved = type(lm).from_pretrained(path / "policy", dtype=torch.float32)
-        lm.load_state_dict(saved.state_dict())
-        for name, module in _modules(learner).items():
-            load_model(module, str(path / f"{name}.safetensors"), device=str(lm.device))
-        optimizer = torch.load(path / "optimizer.pt", map_location=lm.device, weights_only=True)
-        learner.optimizer.load_state_dict(optimizer)
+        saved = type(lm).from_pretrained(path / POLICY, dtype=torch.float32)
+        policy = {f"{_LM}{name}": p.detach() for name, p in saved.named_parameters()}
+        if learner.policy.value_head is not None:
+            policy |= load_file(path / "value_head.safetensors")
+        for name, module in learner.modules.items():
+            put(module, policy if name == POLICY else load_file(path / f"{name}.safetensors"))
+        optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
+        _put_moments(learner, optimizer)
         state = State(**json.loads((path / "state.json").read_text()))
     except _DAMAGE as error:
         raise RunFolderError(
@@ -144,4 +192,16 @@ def load(path: Path, learner: Learner) -> State:
             " remove it to resume the one before it"
         ) from error
     learner.num_optimizer_steps = state.optimizer_steps
+    learner.num_bad_steps = state.bad_steps
     return state
+
+
+def _put_moments(learner: Learner, saved: dict[str, Any]) -> None:
+    optimizer = learner.optimizer
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for number, state in saved["state"].items():
+        parameter = parameters[number]
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[key] = like(value, parameter)
+    optimizer.load_state_dict(saved)

@@ -9,6 +9,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from rlvr_zoo.api import Companion, Critic, Ema
 from rlvr_zoo.train.network import Network
+from rlvr_zoo.train.sharding import local
 
 
 class CompanionModel:
@@ -17,7 +18,7 @@ class CompanionModel:
     def __init__(self, policy: Network, kind: Companion) -> None:
         lm = copy.deepcopy(policy.lm)
         self.is_trained = isinstance(kind, Critic)
-        self.network = Network(lm, value_head=self.is_trained).to(lm.device)
+        self.network = Network(lm, value_head=self.is_trained)
         self.network.requires_grad_(self.is_trained)
         if self.is_trained and not lm.config.get_text_config().tie_word_embeddings:
             lm.get_output_embeddings().requires_grad_(False)  # a critic speaks no tokens
@@ -27,4 +28,5 @@ class CompanionModel:
     def follow(self, policy: Network) -> None:
         """After an optimizer step: copy <- decay * copy + (1 - decay) * policy, where it moves."""
         if self._follow is not None:
-            self._follow(list(self.network.lm.parameters()), list(policy.lm.parameters()), None)
+            mine, its = self.network.lm.parameters(), policy.lm.parameters()
+            self._follow([local(p) for p in mine], [local(p) for p in its], None)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from rlvr_zoo.api import Targets
 from rlvr_zoo.config import RunConfig
+from rlvr_zoo.errors import DivergedError, StorageError
 from rlvr_zoo.evaluate.base import Evaluator
 from rlvr_zoo.models.load import LoadedModel
 from rlvr_zoo.rollout.base import Engine
 from rlvr_zoo.track.folder import RunFolder, samples_of
 from rlvr_zoo.track.record import EvaluationRecord, RunRecord, Status
+from rlvr_zoo.track.storage import storage
 from rlvr_zoo.train import checkpoint
 from rlvr_zoo.train.backend import Backend
 from rlvr_zoo.train.checkpoint import State
@@ -24,6 +27,9 @@ from rlvr_zoo.train.collect import Collected, Collector
 from rlvr_zoo.train.learner import Learner, StepReport
 from rlvr_zoo.train.mismatch import mismatch
 from rlvr_zoo.train.rows import Rows, rows_of
+
+BAD_BATCH = "bad-batch.pt"
+"""In the run's folder: the rows and targets of the optimizer step at which training stopped."""
 
 
 class Observer(Protocol):
@@ -97,6 +103,7 @@ class Run:
             step=state.step + 1,
             position=collected.position,
             optimizer_steps=self.learner.num_optimizer_steps,
+            bad_steps=self.learner.num_bad_steps,
         )
         self._spend(
             generated_tokens=collected.generated_tokens,
@@ -118,13 +125,25 @@ class Run:
         for _ in range(train.epochs):
             for groups in torch.unique(group_N).tensor_split(train.minibatches):
                 index = torch.isin(group_N, groups).nonzero()[:, 0]
-                reports.append(self.learner.step(rows, targets, index))
+                reports.append(self._optimize(rows, targets, index))
         names = {name for report in reports for name in report.metrics}
         metrics = dict(targets.metrics) | mismatched
         for name in sorted(names):
             values = [report.metrics[name] for report in reports if name in report.metrics]
             metrics[name] = sum(values) / len(values)
         return metrics, sum(report.trained_tokens for report in reports)
+
+    def _optimize(self, rows: Rows, targets: Targets, index: Tensor) -> StepReport:
+        """One optimizer step; a batch that ends the run is kept to be looked at."""
+        try:
+            return self.learner.step(rows, targets, index)
+        except DivergedError as error:
+            if self.folder is None:
+                raise
+            path = self.folder.path / BAD_BATCH
+            with storage(path):
+                torch.save(asdict(rows) | {"targets": dict(targets.rows), "index": index}, path)
+            raise DivergedError(f"{error}; the batch is in {path}") from error
 
     def _corrected(self, rows: Rows) -> tuple[Rows, Tensor, dict[str, float]]:
         """The rows with their tokens' weights, their log-probs under the policy, and the gap to
@@ -145,8 +164,7 @@ class Run:
     def _sync(self) -> None:
         """The engine samples the policy as it is now."""
         start = time.perf_counter()
-        policy = self.learner.policy.lm
-        self.engine.sync(policy.named_parameters, self.learner.num_optimizer_steps)
+        self.engine.sync(self.learner.weights, self.learner.num_optimizer_steps)
         self._sync_s = time.perf_counter() - start
 
     def _write_step(self, step: int, collected: Collected, metrics: dict[str, float]) -> None:
@@ -195,16 +213,23 @@ class Run:
 
     def _save(self, state: State) -> None:
         self.record = replace(self.record, steps_done=state.step)
+        parts = checkpoint.snapshot(self.learner, self.backend.is_main)
+        refused: StorageError | None = None
         if self.folder is not None:
-            self.folder.write_record(self.record)
-            checkpoint.save(
-                self.folder.checkpoints,
-                self.learner,
-                self.model.tokenizer,
-                state,
-                self.config.checkpoint.keep,
-            )
-        self.backend.wait()
+            try:
+                self.folder.write_record(self.record)
+                checkpoint.save(
+                    self.folder.checkpoints,
+                    self.learner,
+                    parts,
+                    self.model.tokenizer,
+                    state,
+                    self.config.checkpoint.keep,
+                )
+            except StorageError as error:
+                refused = error
+        if self.backend.broadcast(refused is not None):
+            raise refused or StorageError("the main process cannot write its checkpoint")
 
     def _finish(self, status: Status) -> RunRecord:
         self._spend()

@@ -75,7 +75,8 @@ def execute(config: RunConfig, output: Path, resume: bool, observer: Observer) -
             observer.warn(overlap)
         if config.train.cpu_threads:
             torch.set_num_threads(config.train.cpu_threads)
-        backend = Backend(config.train.precision)
+        backend = Backend(config.train.precision, config.train.parallel)
+        output = backend.broadcast(output)  # its name may hold the time
         _check_ranks(config, backend)
         folder = stack.enter_context(_open(config, output, resume)) if backend.is_main else None
         verifier: Verifier = registry.load(registry.VERIFIERS, config.verify.name)(config.verify)
@@ -229,7 +230,7 @@ def _engines(
 
     def make(name: str) -> Engine:
         engine: Engine = registry.load(registry.ROLLOUTS, name)(
-            model, config.rollout, backend.autocast
+            model, config.rollout, backend.compute
         )
         return stack.enter_context(closing(engine))
 
@@ -312,6 +313,8 @@ def _resume(
             f"{output}: what the run started from has changed ({', '.join(changed)}); put it"
             " back, or start anew with another --output"
         )
+    if folder is not None:
+        checkpoint.tidy(output / CHECKPOINTS)
     path = checkpoint.newest(output / CHECKPOINTS)
     if before is not None and before.status == "finished" and path is None:
         raise RunFolderError(
