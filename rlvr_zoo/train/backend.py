@@ -89,10 +89,11 @@ class Backend:
     def _mesh(self) -> DeviceMesh:
         return init_device_mesh(self.device.type, (self.world_size,))
 
-    def place(self, module: nn.Module) -> None:
-        """Moves the module to this rank's device, or this rank's part of it."""
+    def place(self, module: nn.Module, full_precision: bool = False) -> None:
+        """Moves the module to this rank's device, or this rank's part of it; `full_precision` for
+        one that is not called within `autocast`."""
         if self.is_sharded:
-            shard(module, self._mesh, self._dtype)
+            shard(module, self._mesh, torch.float32 if full_precision else self._dtype)
         else:
             module.to(self.device)
 

@@ -54,8 +54,8 @@ class Learner:
         self.modules: dict[str, nn.Module] = dict(self._networks)
         if self.head is not None:
             self.modules["head"] = self.head
-        for module in self.modules.values():
-            backend.place(module)
+        for name, module in self.modules.items():
+            backend.place(module, full_precision=name == "head")
         self.parameters = [
             parameter
             for module in self.modules.values()

@@ -1,4 +1,4 @@
-"""Started by test_invariance.py on every rank: `ranks.py MODEL PARALLEL OUT`.
+"""Started by test_invariance.py on every rank: `ranks.py MODEL PARALLEL MICRO_BATCH_TOKENS OUT`.
 
 Writes the gradient of one optimizer step for every algorithm and some batches to OUT.
 """
@@ -14,6 +14,7 @@ from torch import Tensor, distributed
 from rlvr_zoo import registry
 from rlvr_zoo.api import Group
 from rlvr_zoo.errors import PluginError
+from rlvr_zoo.train.learner import Learner
 from rlvr_zoo.train.rows import rows_of
 from rlvr_zoo.train.sharding import whole
 from tests.train.conftest import group, make_learner
@@ -27,7 +28,6 @@ BATCHES = {
     ],
     "one positive": [group(4, [0, 0, 1, 0], [2, 6, 3, 1])],
 }
-MICRO_BATCH_TOKENS = (16_384, 20)
 TIMEOUT = timedelta(seconds=60)
 """Of a collective: ranks that wait for one that does not come fail, and do not hang."""
 
@@ -38,14 +38,16 @@ def algorithms() -> list[str]:
     return [each.name for each in found]
 
 
-def gradient(
-    model: Path, algo: str, groups: list[Group], tokens: int, parallel: str
-) -> dict[str, Tensor]:
-    """Of every trained weight, whole, on every rank."""
+def gradients(model: Path, algo: str, tokens: int, parallel: str) -> dict[str, dict[str, Tensor]]:
+    """For every batch the gradient of every trained weight, whole, on every rank."""
     learner = make_learner(
         model, algo, "optimizer.max_grad_norm=0", "rollout.group_size=4",
         f"train.micro_batch_tokens={tokens}", f"train.parallel={parallel}",
     )  # fmt: skip
+    return {batch: _gradient(learner, groups) for batch, groups in BATCHES.items()}
+
+
+def _gradient(learner: Learner, groups: list[Group]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
 
     def keep() -> None:
@@ -61,14 +63,12 @@ def gradient(
 
 
 def main() -> None:
-    model, parallel, out = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+    model, parallel, tokens, out = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
     distributed.init_process_group("gloo", timeout=TIMEOUT)
     for algo in algorithms():
-        for batch, groups in BATCHES.items():
-            for tokens in MICRO_BATCH_TOKENS:
-                found = gradient(model, algo, groups, tokens, parallel)
-                if distributed.get_rank() == 0:
-                    save_file(found, out / f"{algo}, {batch}, {tokens}.safetensors")
+        for batch, found in gradients(model, algo, tokens, parallel).items():
+            if distributed.get_rank() == 0:
+                save_file(found, Path(out) / f"{algo}, {batch}.safetensors")
     distributed.destroy_process_group()
 
 
