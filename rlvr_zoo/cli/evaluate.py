@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rlvr_zoo.cli.run import fresh_folder, is_main, load_quietly
+from rlvr_zoo.cli.run import fresh_folder, interruptible, is_main, load_quietly
 from rlvr_zoo.cli.screen import Screen, percent
 from rlvr_zoo.config import EvalConfig
 from rlvr_zoo.resolve import dotted, merge, parse_set, resolve_eval
@@ -45,15 +44,15 @@ def eval_command(
     config = resolve_eval(model, merge(parse_set(settings), dotted(given)))
     name = f"{Path(config.model.name).name}-{'-'.join(config.suites.names)}"
     folder = output or fresh_folder(Path("evals") / name)
-    try:
+    again = f"; the same command with --output {shlex.quote(str(folder))} goes on from there"
+
+    def work() -> int:
         results = _evaluate(config, folder)
-    except KeyboardInterrupt:
-        again = f"the same command with --output {shlex.quote(str(folder))} goes on from there"
-        print(f"rlvr-zoo: interrupted; {again}", file=sys.stderr)
-        return 130
-    if is_main():
-        _show(results, folder, as_json)
-    return 0
+        if is_main():
+            _show(results, folder, as_json)
+        return 0
+
+    return interruptible(work, lambda: again)
 
 
 def _evaluate(config: EvalConfig, output: Path) -> Results:

@@ -9,10 +9,11 @@ from typing import Literal, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch import Tensor, nn
 
 from rlvr_zoo.errors import ConfigError
+from rlvr_zoo.train.ranks import timeout
 
 T = TypeVar("T")
 
@@ -28,12 +29,13 @@ class Backend:
         self._accelerator = Accelerator(
             mixed_precision="bf16" if precision == "bf16" else "no",
             cpu=not torch.cuda.is_available(),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout())],
         )
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         if launched != self.world_size:
             raise ConfigError(
                 f"{launched} processes were launched, but {self.world_size} came together;"
-                " start them with torchrun, or with accelerate launch on GPUs"
+                " start them with --num-processes"
             )
 
     @property
