@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,9 +61,14 @@ def _evaluate(config: EvalConfig, output: Path) -> Results:
         load_quietly(screen.say)
         from rlvr_zoo.evaluate.evaluation import execute
         from rlvr_zoo.train.backend import Backend
+        from rlvr_zoo.train.ranks import refuse_mixed, refuse_too_few_gpus
 
+        refuse_too_few_gpus()
+        backend = Backend(config.precision)
+        refuse_mixed(lambda mine: backend.unshard([mine]), asdict(config))
+        output = backend.broadcast(output)  # a new folder is named after the time
         screen.say(f"[bold]{escape(config.model.name)}[/bold] -> {escape(str(output))}")
-        return execute(config, output, Backend(config.precision), screen)
+        return execute(config, output, backend, screen)
 
 
 def _show(results: Results, folder: Path, as_json: bool) -> None:

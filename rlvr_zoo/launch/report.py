@@ -21,7 +21,7 @@ REPORTS = "RLVR_ZOO_REPORTS"
 """Environment variable: the folder in which the ranks of our own launcher report."""
 _PARENT = "RLVR_ZOO_LAUNCHER"
 
-_PATIENCE_S = 3.0
+_PATIENCE_S = 10.0
 """How long a rank waits for the launcher that started it to end it, before it speaks itself."""
 _LOST = re.compile(
     r"gloo/|NCCL|ProcessGroup|TCPStore|Connection (closed|reset) by peer|Broken pipe"

@@ -88,12 +88,6 @@ def test_a_signal_saves_a_checkpoint_wherever_it_comes_to(
     (checkpoint,) = (tmp_path / "out/checkpoints").glob("step-*")
     assert checkpoint.name == f"step-{kept['steps_done']:08d}"
 
-    more = str(int(str(kept["steps_done"])) + 1)
-    resumed = launch("run", "--resume", "--output=out", f"--max-steps={more}", TWO)
-    returned, err = finish(resumed)
-    assert returned == 0, err
-    assert "resumed after step" in err
-
 
 def test_sigterm_of_one_process_gives_the_code_that_schedulers_requeue_on(
     launch: Launch, tmp_path: Path
@@ -198,21 +192,11 @@ if os.environ.get("RANK") == "1":
     assert "Traceback" not in err and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "part"),
-    [
-        (("--set=rollout.rollouts_per_step=8",), "2 processes for 1 groups a step"),
-        (("--set=rollout.group_size=7",), "not a multiple of rollout.group_size=7"),
-        (("--set=problems.path=nowhere.jsonl",), "nowhere.jsonl"),
-    ],
-)
-def test_what_a_user_can_put_right_is_one_line(
-    launch: Launch, tmp_path: Path, arguments: tuple[str, ...], part: str
-) -> None:
-    returned, err = finish(launch(*SMALL, *arguments, TWO))
+def test_what_a_user_can_put_right_is_one_line(launch: Launch, tmp_path: Path) -> None:
+    returned, err = finish(launch(*SMALL, "--set=rollout.rollouts_per_step=8", TWO))
     assert returned == 2
     (line,) = errors(err)
-    assert part in line and "rank 1" not in line
+    assert "2 processes for 1 groups a step" in line and "rank 1" not in line
     assert "Traceback" not in err and "ChildFailedError" not in err
     assert not (tmp_path / "out").exists()
 
