@@ -55,6 +55,10 @@ class EngineError(RlvrZooError, RuntimeError):
     """A rollout engine that is not there, has died, or is not what the run needs."""
 
 
+class RankError(RlvrZooError, RuntimeError):
+    """Processes of one run that do not fit together, or one that is gone."""
+
+
 class StorageError(RlvrZooError, OSError):
     """The disk refused a write."""
 

@@ -27,7 +27,7 @@ from rlvr_zoo.track.reader import CHECKPOINTS, CONFIG
 
 
 def presets(kind: str) -> dict[str, Tree]:
-    """The `models` or `protocols` that come with the package, by name."""
+    """The `models`, `protocols` or `launch` files that come with the package, by name."""
     folder = resources.files("rlvr_zoo") / "presets" / kind
     return {
         entry.name.removesuffix(".yaml"): yaml.safe_load(entry.read_text())

@@ -7,13 +7,24 @@ import sys
 
 
 def main() -> None:
-    """Runs a command.  Exit codes: 0 done, 2 bad input, 130 interrupted and resumable."""
+    """Runs a command.
+
+    Exit codes: 0 done, 1 our fault, 2 bad input or a machine's limit, and resumable: 130 after
+    Ctrl-C, 75 after SIGTERM.
+    """
     os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars but ours; read when imported
     from rlvr_zoo.cli.app import app
     from rlvr_zoo.errors import RlvrZooError
+    from rlvr_zoo.launch import report
 
+    report.adopt()
     try:
         app()
     except RlvrZooError as error:
-        print(f"rlvr-zoo: error: {error}", file=sys.stderr)
+        report.user_error(error)
         sys.exit(2)
+    except Exception as error:
+        if not report.is_rank():
+            raise
+        report.fault(error)
+        sys.exit(1)

@@ -28,6 +28,14 @@ problems = typer.Typer(
 app.add_typer(problems, name="problems")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+NumProcesses = Annotated[
+    int | None, typer.Option(min=1, help="Start that many ranks on this machine, one a GPU.")
+]
+NumMachines = Annotated[int | None, typer.Option("--machines", min=1, help="Machines in all.")]
+MachineRank = Annotated[int | None, typer.Option(help="This machine's number, from 0.")]
+MainAddress = Annotated[
+    str | None, typer.Option(help="HOST:PORT of machine 0, the same on every machine.")
+]
 
 
 @app.command()
@@ -54,9 +62,23 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")
     ] = False,
+    num_processes: NumProcesses = None,
+    machines: NumMachines = None,
+    machine_rank: MachineRank = None,
+    main_address: MainAddress = None,
 ) -> None:
     """Train a model by one algorithm under one protocol, evaluate it, and record everything."""
-    from rlvr_zoo.cli.run import Flags, run_command
+    from rlvr_zoo.cli.launching import LaunchFlags, launched
+    from rlvr_zoo.cli.run import Flags, interruptible, run_command
+
+    launch = LaunchFlags(
+        num_processes=num_processes,
+        machines=machines,
+        machine_rank=machine_rank,
+        main_address=main_address,
+    )
+    if not dry_run and (code := interruptible(lambda: launched(launch), str)) is not None:
+        raise typer.Exit(code)
 
     flags = Flags(
         algo=algo,
@@ -103,9 +125,18 @@ def eval_(
         list[str] | None, typer.Option("--set", help="key.path=value; may be repeated.")
     ] = None,
     as_json: Json = False,
+    num_processes: NumProcesses = None,
 ) -> None:
     """Measure a model on benchmark suites: avg@k, pass@k, maj@k, with intervals."""
     from rlvr_zoo.cli.evaluate import eval_command
+    from rlvr_zoo.cli.launching import LaunchFlags, launched
+    from rlvr_zoo.cli.run import interruptible
+
+    launch = LaunchFlags(
+        num_processes=num_processes, machines=None, machine_rank=None, main_address=None
+    )
+    if (code := interruptible(lambda: launched(launch), str)) is not None:
+        raise typer.Exit(code)
 
     flags = {
         "suites.names": [name.strip() for name in suite.split(",") if name.strip()],
@@ -141,13 +172,32 @@ def check(
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(help="algorithms, models, protocols or suites.")],
+    kind: Annotated[str, typer.Argument(help="algorithms, models, protocols, suites or launch.")],
     as_json: Json = False,
+    path: Annotated[
+        str | None, typer.Option(help="Print where the preset of that name lies, and no more.")
+    ] = None,
 ) -> None:
     """Show what there is to choose from."""
-    from rlvr_zoo.cli.listing import list_command
+    from rlvr_zoo.cli.listing import list_command, path_command
 
-    list_command(kind, as_json)
+    if path is not None:
+        path_command(kind, path)
+    else:
+        list_command(kind, as_json)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's output folder.")],
+    folder: Annotated[Path, typer.Argument(help="The folder to make.")],
+    step: Annotated[int | None, typer.Option(help="Which checkpoint.  [default: newest]")] = None,
+    dtype: Annotated[str, typer.Option(help="fp32, or bf16: half the size.")] = "fp32",
+) -> None:
+    """Write the policy of a run's checkpoint as a plain Hugging Face folder."""
+    from rlvr_zoo.cli.export import export_command
+
+    export_command(run, folder, step, dtype)
 
 
 @app.command()

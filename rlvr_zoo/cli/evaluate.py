@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rlvr_zoo.cli.run import fresh_folder, is_main, load_quietly
+from rlvr_zoo.cli.run import fresh_folder, interruptible, is_main, load_quietly
 from rlvr_zoo.cli.screen import Screen, percent
 from rlvr_zoo.config import EvalConfig
 from rlvr_zoo.resolve import dotted, merge, parse_set, resolve_eval
@@ -45,15 +45,15 @@ def eval_command(
     config = resolve_eval(model, merge(parse_set(settings), dotted(given)))
     name = f"{Path(config.model.name).name}-{'-'.join(config.suites.names)}"
     folder = output or fresh_folder(Path("evals") / name)
-    try:
+    again = f"; the same command with --output {shlex.quote(str(folder))} goes on from there"
+
+    def work() -> int:
         results = _evaluate(config, folder)
-    except KeyboardInterrupt:
-        again = f"the same command with --output {shlex.quote(str(folder))} goes on from there"
-        print(f"rlvr-zoo: interrupted; {again}", file=sys.stderr)
-        return 130
-    if is_main():
-        _show(results, folder, as_json)
-    return 0
+        if is_main():
+            _show(results, folder, as_json)
+        return 0
+
+    return interruptible(work, lambda: again)
 
 
 def _evaluate(config: EvalConfig, output: Path) -> Results:
@@ -61,9 +61,14 @@ def _evaluate(config: EvalConfig, output: Path) -> Results:
         load_quietly(screen.say)
         from rlvr_zoo.evaluate.evaluation import execute
         from rlvr_zoo.train.backend import Backend
+        from rlvr_zoo.train.ranks import refuse_mixed, refuse_too_few_gpus
 
+        refuse_too_few_gpus()
+        backend = Backend(config.precision)
+        refuse_mixed(lambda mine: backend.unshard([mine]), asdict(config))
+        output = backend.broadcast(output)  # a new folder is named after the time
         screen.say(f"[bold]{escape(config.model.name)}[/bold] -> {escape(str(output))}")
-        return execute(config, output, Backend(config.precision), screen)
+        return execute(config, output, backend, screen)
 
 
 def _show(results: Results, folder: Path, as_json: bool) -> None:

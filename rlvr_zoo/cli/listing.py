@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from importlib import resources
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +19,7 @@ Row = dict[str, Any]
 
 
 def list_command(kind: str, as_json: bool) -> None:
-    """Prints algorithms, models, protocols or suites.  Raises NotFoundError for anything else."""
+    """Prints what there is of a kind.  Raises NotFoundError for a kind that there is not."""
     if kind not in KINDS:
         raise NotFoundError(f"cannot list {kind!r}: {nearest(kind, KINDS)}")
     rows = KINDS[kind]()
@@ -31,6 +32,16 @@ def list_command(kind: str, as_json: bool) -> None:
     for row in rows:
         table.add_row(*(_cell(name, value) for name, value in row.items()))
     Console(highlight=False).print(table)
+
+
+def path_command(kind: str, name: str) -> None:
+    """Prints where a preset's file lies, for commands that take it.  Raises NotFoundError."""
+    if kind not in ("launch", "models", "protocols"):
+        raise NotFoundError(f"list {kind} --path: only launch, models and protocols are files")
+    known = presets(kind)
+    if name not in known:
+        raise NotFoundError(f"list {kind} --path: unknown preset {name!r}: {nearest(name, known)}")
+    print(resources.files("rlvr_zoo") / "presets" / kind / f"{name}.yaml")
 
 
 def _cell(name: str, value: Any) -> str:
@@ -67,6 +78,11 @@ def _presets(kind: str) -> list[Row]:
     ]
 
 
+def _launch() -> list[Row]:
+    shown = ("num_machines", "num_processes", "distributed_type", "mixed_precision")
+    return [{"name": name, **{k: t[k] for k in shown}} for name, t in presets("launch").items()]
+
+
 def _suites() -> list[Row]:
     return [
         {"name": name, "registered by": ", ".join(entry.value for entry in claims)}
@@ -79,4 +95,5 @@ KINDS: dict[str, Callable[[], list[Row]]] = {
     "models": lambda: _presets("models"),
     "protocols": lambda: _presets("protocols"),
     "suites": _suites,
+    "launch": _launch,
 }

@@ -8,14 +8,18 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from rlvr_zoo.config import RunConfig
 from rlvr_zoo.errors import RunFolderError
+from rlvr_zoo.launch.report import rank
+from rlvr_zoo.launch.signals import EXIT_CODES, signal_of, terminable
 from rlvr_zoo.resolve import merge, parse_set, read_file, resolve, resolve_again
-from rlvr_zoo.track.reader import RunReader
+from rlvr_zoo.track.reader import CONFIG, RunReader
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +58,23 @@ def run_command(flags: Flags, output: Path | None, resume: bool, dry_run: bool) 
         print(yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True), end="")
         return 0
     folder = output or _fresh(config)
+
+    def saved() -> str:
+        exists = (folder / CONFIG).is_file()
+        return f"; go on with --resume --output {folder}" if exists else ""
+
+    return interruptible(lambda: _execute(config, folder, resume), saved)
+
+
+def interruptible(work: Callable[[], T], what_is_left: Callable[[], str]) -> T | int:
+    """What the work returns; after Ctrl-C or SIGTERM a line, and the exit code for it."""
     try:
-        return _execute(config, folder, resume)
-    except KeyboardInterrupt:  # before the loop could see to it, or for the second time
-        saved = f"; the last checkpoint can be resumed (--resume --output {folder})"
-        print(f"rlvr-zoo: interrupted{saved if folder.exists() else ''}", file=sys.stderr)
-        return 130
+        with terminable():
+            return work()
+    except KeyboardInterrupt as error:  # before the loop could see to it, or for the second time
+        if is_main():
+            print(f"rlvr-zoo: interrupted{what_is_left()}", file=sys.stderr)
+        return EXIT_CODES[signal_of(error)]
 
 
 def _config(flags: Flags, output: Path | None, resume: bool) -> RunConfig:
@@ -96,14 +111,12 @@ def _execute(config: RunConfig, output: Path, resume: bool) -> int:
 
         record = execute(config, output, resume, screen)
     screen.summary(record, output)
-    if record.status == "interrupted":
-        return 130
-    return 0
+    return EXIT_CODES[record.error] if record.status == "interrupted" else 0
 
 
 def is_main() -> bool:
     """False on the processes of a launch that say nothing."""
-    return os.environ.get("RANK", "0") == "0"
+    return rank() == 0
 
 
 def load_quietly(say: Callable[[str], None]) -> None:

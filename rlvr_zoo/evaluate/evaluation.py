@@ -106,7 +106,7 @@ def execute(config: EvalConfig, output: Path, machine: Machine, observer: Observ
             seed=config.seed,
             progress=observer.evaluating,
             warn=observer.warn,
-            should_stop=lambda: False,  # Ctrl-C ends it at any time; what is kept is kept
+            should_stop=lambda: 0,  # Ctrl-C ends it at any time; what is kept is kept
         )
         evaluators = [
             SuiteEvaluator(

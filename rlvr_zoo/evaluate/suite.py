@@ -20,6 +20,7 @@ from rlvr_zoo.evaluate.intervals import estimates, rerun_sd
 from rlvr_zoo.evaluate.response import Response
 from rlvr_zoo.evaluate.samples import Found, SampleStore
 from rlvr_zoo.evaluate.suites import Suite, fit
+from rlvr_zoo.launch.signals import interruption
 from rlvr_zoo.models.load import PromptTemplate
 from rlvr_zoo.rollout.base import Engine, Request, sample_seed
 from rlvr_zoo.rollout.groups import judged_groups
@@ -43,8 +44,8 @@ class Bench:
     seed: int
     progress: Progress
     warn: Callable[[str], None]
-    should_stop: Callable[[], bool]
-    """Asked after every chunk; True ends the evaluation, whose samples are kept."""
+    should_stop: Callable[[], int]
+    """Asked after every chunk; a signal's number ends the evaluation, whose samples are kept."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,8 @@ class SuiteEvaluator:
                 store.append(made)
             found |= {(sample.problem, sample.sample): sample for sample in made}
             bench.progress(self._standing(found, len(problems)))
-            if bench.ranks.broadcast(bench.should_stop()):
-                raise KeyboardInterrupt
+            if stopping := max(bench.ranks.unshard([bench.should_stop()])):
+                raise interruption(stopping)
         return {p.id: [found[p.id, number] for number in range(num_samples)] for p in problems}
 
     def _standing(self, found: Found, num_problems: int) -> Standing:

@@ -109,7 +109,7 @@ class RunRecord:
     seed: int
     status: Status = "running"
     error: str = ""
-    """The line that a failed run ended with."""
+    """The line that a failed run ended with, or the signal that interrupted it: `SIGTERM`."""
     steps_done: int = 0
     code: Code = field(default_factory=Code)
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -10,12 +10,13 @@ from typing import Literal, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from rlvr_zoo.errors import ConfigError
 from rlvr_zoo.rollout.base import Compute
+from rlvr_zoo.train.ranks import timeout
 from rlvr_zoo.train.sharding import shard, whole
 
 T = TypeVar("T")
@@ -46,6 +47,7 @@ class Backend:
         self._accelerator = Accelerator(
             mixed_precision="bf16" if precision == "bf16" else "no",
             cpu=not torch.cuda.is_available(),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout())],
         )
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         if launched != self.world_size:

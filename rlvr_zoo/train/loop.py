@@ -6,6 +6,7 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from signal import Signals
 from typing import Protocol
 
 import torch
@@ -55,8 +56,9 @@ class Run:
     learner: Learner
     backend: Backend
     observer: Observer
-    should_stop: Callable[[], bool]
-    """Asked after every step; True saves a checkpoint and ends the run as interrupted."""
+    should_stop: Callable[[], int]
+    """Asked after every step; a signal's number saves a checkpoint and ends the run as interrupted,
+    whichever rank it came to."""
 
     def train(self, state: State) -> RunRecord:
         """Trains from `state` to the last step, or until stopped; returns the final record.
@@ -68,11 +70,11 @@ class Run:
         while state.step < self.config.train.max_steps:
             state = self._step(state)
             last = state.step == self.config.train.max_steps
-            stopping = self.backend.broadcast(self.should_stop())
+            stopping = max(self.backend.unshard([self.should_stop()]))
             if last or stopping or _due(state.step, self.config.checkpoint.every):
                 self._save(state)
             if stopping and not last:
-                return self._finish("interrupted")
+                return self._finish("interrupted", Signals(stopping).name)
             self._evaluate(state.step)  # what is left undone here, a resumed run begins with
         return self._finish("finished")
 
@@ -231,9 +233,9 @@ class Run:
         if self.backend.broadcast(refused is not None):
             raise refused or StorageError("the main process cannot write its checkpoint")
 
-    def _finish(self, status: Status) -> RunRecord:
+    def _finish(self, status: Status, error: str = "") -> RunRecord:
         self._spend()
-        self.record = replace(self.record, status=status)
+        self.record = replace(self.record, status=status, error=error)
         if self.folder is not None:
             self.folder.write_record(self.record)
         return self.record

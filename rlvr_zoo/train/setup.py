@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -25,6 +22,7 @@ from rlvr_zoo.evaluate.base import Standing
 from rlvr_zoo.evaluate.held_out import HeldOut
 from rlvr_zoo.evaluate.suite import Bench, SuiteEvaluator
 from rlvr_zoo.evaluate.suites import Suite
+from rlvr_zoo.launch.signals import signal_of, stop_requests
 from rlvr_zoo.models import load as models
 from rlvr_zoo.models.load import LoadedModel, PromptTemplate
 from rlvr_zoo.problems import ProblemSet
@@ -37,7 +35,7 @@ from rlvr_zoo.track.folder import RunFolder
 from rlvr_zoo.track.mirror import Mirror
 from rlvr_zoo.track.reader import CHECKPOINTS, CONFIG, suites_folder
 from rlvr_zoo.track.record import EvaluationRecord, RunRecord
-from rlvr_zoo.train import checkpoint, loop
+from rlvr_zoo.train import checkpoint, loop, ranks
 from rlvr_zoo.train.backend import Backend
 from rlvr_zoo.train.checkpoint import State
 from rlvr_zoo.train.collect import Collector
@@ -75,8 +73,10 @@ def execute(config: RunConfig, output: Path, resume: bool, observer: Observer) -
             observer.warn(overlap)
         if config.train.cpu_threads:
             torch.set_num_threads(config.train.cpu_threads)
+        ranks.refuse_too_few_gpus()
         backend = Backend(config.train.precision, config.train.parallel)
-        output = backend.broadcast(output)  # its name may hold the time
+        ranks.refuse_mixed(backend.gather, asdict(config))
+        output = backend.broadcast(output)  # a new folder is named after the time
         _check_ranks(config, backend)
         folder = stack.enter_context(_open(config, output, resume)) if backend.is_main else None
         verifier: Verifier = registry.load(registry.VERIFIERS, config.verify.name)(config.verify)
@@ -106,12 +106,11 @@ def _train(run: loop.Run, state: State) -> RunRecord:
     try:
         return run.train(state)
     except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt)
-        run.record = replace(
-            run.record,
-            status="interrupted" if interrupted else "failed",
-            error="" if interrupted else f"{type(error).__name__}: {error}",
-        )
+        if isinstance(error, KeyboardInterrupt):
+            run.record = replace(run.record, status="interrupted", error=signal_of(error))
+        else:
+            line = f"{type(error).__name__}: {error}"
+            run.record = replace(run.record, status="failed", error=line)
         if run.folder is not None:
             with suppress(RlvrZooError):  # the disk that failed the run may refuse this too
                 run.folder.write_record(run.record)
@@ -172,7 +171,7 @@ def _assemble(
     folder: RunFolder | None,
     output: Path,
     observer: Observer,
-    should_stop: Callable[[], bool],
+    should_stop: Callable[[], int],
 ) -> tuple[loop.Run, State]:
     engine, evaluation_engine = engines
     prompts = Prompts(model, config)
@@ -247,7 +246,7 @@ def _suite_evaluators(
     backend: Backend,
     output: Path,
     observer: Observer,
-    should_stop: Callable[[], bool],
+    should_stop: Callable[[], int],
 ) -> list[SuiteEvaluator]:
     bench = Bench(
         engine=engine,
@@ -338,28 +337,3 @@ def _log_again(
     for evaluation in evaluations:
         if (evaluation.step, f"{evaluation.name}/accuracy") not in logged:
             folder.append_metrics(evaluation.step, evaluation.shown(pass_at))
-
-
-# --------------------------------------------------------------------------- interruption
-
-
-@contextmanager
-def stop_requests(warn: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM become a question that the loop asks; a second one stops at once."""
-    asked: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        warn("stopping after this step, or these samples; once more to stop at once, unsaved")
-
-    if threading.current_thread() is not threading.main_thread():  # signals are not ours there
-        yield lambda: False
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

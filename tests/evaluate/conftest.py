@@ -140,7 +140,7 @@ def evaluator(sums: Sums, tmp_path: Path) -> Iterator[Make]:
         folder: Path = tmp_path / "samples",
         batch_tokens: int = 1000,
         progress: Progress = lambda standing: None,
-        should_stop: Callable[[], bool] = lambda: False,
+        should_stop: Callable[[], int] = lambda: 0,
         **settings: Any,
     ) -> SuiteEvaluator:
         config = SuitesConfig(names=["sums"], **settings)

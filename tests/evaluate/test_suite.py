@@ -1,6 +1,7 @@
 """A suite measured through lm-eval: what is sampled, kept, gone on with, and scored."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from rlvr_zoo.errors import PluginError, RunFolderError
 from rlvr_zoo.evaluate.base import Standing
 from rlvr_zoo.evaluate.estimators import pass_at
+from rlvr_zoo.launch.signals import Terminated
 from rlvr_zoo.rollout.base import sample_seed
 
 from .conftest import Make, Sampler, Sums
@@ -126,8 +128,8 @@ def test_a_scorer_without_accuracy_is_refused(evaluator: Make, sums: Sums) -> No
 
 
 def test_a_stop_that_is_asked_for_ends_it_after_a_chunk(evaluator: Make, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        evaluator(Sampler(), batch_tokens=40, should_stop=lambda: True).measure(0)
+    with pytest.raises(Terminated):
+        evaluator(Sampler(), batch_tokens=40, should_stop=lambda: signal.SIGTERM).measure(0)
     assert 1 <= len((tmp_path / "samples/sums.jsonl").read_text().splitlines()) <= 3
 
 
