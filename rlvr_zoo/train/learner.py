@@ -18,6 +18,7 @@ from rlvr_zoo.functional.mismatch import with_gradient_scaled
 from rlvr_zoo.train.backend import Backend
 from rlvr_zoo.train.companions import CompanionModel
 from rlvr_zoo.train.network import Network, prove_drivable, width_of
+from rlvr_zoo.train.optimizer import make_optimizer, set_lr
 from rlvr_zoo.train.rows import Rows, micro_batches
 from rlvr_zoo.train.schedule import learning_rate
 
@@ -57,7 +58,7 @@ class Learner:
             for parameter in module.parameters()
             if parameter.requires_grad
         ]
-        self.optimizer = self._make_optimizer()
+        self.optimizer = make_optimizer(self.parameters, config.optimizer, backend.device)
         self.num_optimizer_steps = 0
         self._total_optimizer_steps = (
             config.train.max_steps * config.train.minibatches * config.train.epochs
@@ -69,22 +70,6 @@ class Learner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._config.seed)
             return self._spec.head(width).to(self._backend.device)
-
-    def _make_optimizer(self) -> torch.optim.AdamW:
-        """AdamW; biases and norms (one axis) are not decayed, as is usual."""
-        config = self._config.optimizer
-        decayed = [p for p in self.parameters if p.ndim > 1]
-        others = [p for p in self.parameters if p.ndim <= 1]
-        return torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": config.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=config.lr,
-            betas=(config.beta1, config.beta2),
-            eps=config.eps,
-            fused=True,
-        )
 
     def num_parameters(self) -> dict[str, int]:
         """Parameters of every model that is held, by name."""
@@ -176,8 +161,7 @@ class Learner:
                 f"the gradient's norm is {grad_norm} at optimizer step {self.num_optimizer_steps};"
                 " lower optimizer.lr and start anew with another --output"
             )
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_lr(self.optimizer, lr)
         self.optimizer.step()
         self.optimizer.zero_grad()
         for companion in self.companions.values():
