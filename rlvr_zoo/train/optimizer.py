@@ -89,7 +89,7 @@ class OffloadedAdamW(torch.optim.AdamW):
         if not state:
             state["step"] = torch.zeros((), device=weight.device)
             state |= {name: self.new_moment(name, parameter) for name in MOMENTS}
-        visiting = [state[name].to(weight.device, non_blocking=True) for name in MOMENTS]
+        visiting = [state[name].to(weight.device, non_blocking=True, copy=True) for name in MOMENTS]
         first, second = visiting
         adamw(
             [weight],
