@@ -2,7 +2,7 @@
 
     checkpoints/step-00000050/
       policy/                 a Hugging Face folder: `--model` takes it
-      NAME.safetensors        each companion, and the head
+      NAME.safetensors        each companion, the head, and what `policy` leaves out
       optimizer.pt            loaded with weights_only
       state.json              position in the data, counters
 
@@ -15,6 +15,7 @@ import json
 import os
 import pickle
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlvr_zoo.errors import RunFolderError, StorageError, first_line
 from rlvr_zoo.track.storage import storage, sync_folder
+from rlvr_zoo.train.adapters import has_adapters, merged, own
 from rlvr_zoo.train.learner import Learner
-from rlvr_zoo.train.sharding import like, put, whole
+from rlvr_zoo.train.optimizer import load_state, state_of
+from rlvr_zoo.train.sharding import put, whole
 
 POLICY = "policy"
 _PREFIX, _PARTIAL = "step-", ".partial-"
@@ -56,8 +59,11 @@ class State:
 class Snapshot:
     """All that a checkpoint holds, whole, wherever its parts were."""
 
-    models: dict[str, dict[str, Tensor]]
-    """Weights by name, of the policy and all that is kept beside it."""
+    policy: dict[str, Tensor]
+    """The language model, adapters merged in, by Hugging Face's names."""
+    files: dict[str, dict[str, Tensor]]
+    """What is beside it, by file: companions, the head, and what `policy` does not say of the
+    policy (its value head, its adapters)."""
     optimizer: dict[str, Any]
 
 
@@ -67,22 +73,26 @@ def snapshot(learner: Learner, is_main: bool = True) -> Snapshot:
     Where models are sharded they are copied to the host's memory.
     """
 
-    def kept(tensor: Tensor) -> Tensor:
-        gathered = whole(tensor)
-        if gathered is tensor:
-            return tensor
-        return gathered.cpu() if is_main else tensor.new_empty(0)
+    def kept(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+        found = {}
+        for name, tensor in named:
+            gathered = whole(tensor.detach())
+            if is_main:
+                found[name] = gathered.cpu() if learner.is_sharded else gathered
+        return found
 
-    models = {
-        name: {key: kept(parameter.detach()) for key, parameter in module.named_parameters()}
-        for name, module in learner.modules.items()
-    }
-    optimizer = learner.optimizer.state_dict()
-    moments = {
-        number: {k: kept(v) if isinstance(v, Tensor) else v for k, v in state.items()}
-        for number, state in optimizer["state"].items()
-    }
-    return Snapshot(models, {**optimizer, "state": moments})
+    policy = kept(merged(learner.policy.lm))
+    files = {name: kept(parameters.items()) for name, parameters in _files(learner).items()}
+    return Snapshot(policy, files, state_of(learner.optimizer, keep=is_main))
+
+
+def _files(learner: Learner) -> dict[str, dict[str, nn.Parameter]]:
+    """What a checkpoint holds besides the folder `policy`."""
+    files = {name: own(module) for name, module in learner.modules.items() if name != POLICY}
+    policy = own(learner.policy)
+    if not has_adapters(learner.policy):
+        policy = {name: p for name, p in policy.items() if not name.startswith(_LM)}
+    return files | ({f"{POLICY}_extra": policy} if policy else {})
 
 
 def save(
@@ -116,11 +126,10 @@ def save(
 
 def _write(partial: Path, learner: Learner, parts: Snapshot, tokenizer: Any, state: State) -> None:
     partial.mkdir()
-    policy, others = _by_file(parts.models)
     try:
-        learner.policy.lm.save_pretrained(partial / POLICY, state_dict=policy)
+        learner.policy.lm.save_pretrained(partial / POLICY, state_dict=parts.policy)
         tokenizer.save_pretrained(partial / POLICY)
-        for name, tensors in others.items():
+        for name, tensors in parts.files.items():
             save_file(tensors, partial / f"{name}.safetensors")
         torch.save(parts.optimizer, partial / "optimizer.pt")
     except (SafetensorError, RuntimeError) as error:  # what they make of the disk's refusal
@@ -135,17 +144,6 @@ def _write(partial: Path, learner: Learner, parts: Snapshot, tokenizer: Any, sta
         else:
             with path.open("rb") as handle:
                 os.fsync(handle.fileno())
-
-
-def _by_file(
-    models: dict[str, dict[str, Tensor]],
-) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-    """The language model of the policy, which others may load, and what is beside it."""
-    others = {name: tensors for name, tensors in models.items() if name != POLICY}
-    policy = models[POLICY]
-    if head := {name: t for name, t in policy.items() if not name.startswith(_LM)}:
-        others["value_head"] = head
-    return {n.removeprefix(_LM): t for n, t in policy.items() if n.startswith(_LM)}, others
 
 
 def _complete(folder: Path) -> list[Path]:
@@ -177,14 +175,13 @@ def load(path: Path, learner: Learner) -> State:
     """
     try:
         lm = learner.policy.lm
-        saved = type(lm).from_pretrained(path / POLICY, dtype=torch.float32)
-        policy = {f"{_LM}{name}": p.detach() for name, p in saved.named_parameters()}
-        if learner.policy.value_head is not None:
-            policy |= load_file(path / "value_head.safetensors")
-        for name, module in learner.modules.items():
-            put(module, policy if name == POLICY else load_file(path / f"{name}.safetensors"))
+        if not has_adapters(lm):  # else it is the start model's, which they are beside
+            saved = type(lm).from_pretrained(path / POLICY, dtype=torch.float32)
+            put(dict(saved.named_parameters()), dict(lm.named_parameters()))
+        for name, parameters in _files(learner).items():
+            put(load_file(path / f"{name}.safetensors"), parameters)
         optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
-        _put_moments(learner, optimizer)
+        load_state(learner.optimizer, optimizer)
         state = State(**json.loads((path / "state.json").read_text()))
     except _DAMAGE as error:
         raise RunFolderError(
@@ -194,14 +191,3 @@ def load(path: Path, learner: Learner) -> State:
     learner.num_optimizer_steps = state.optimizer_steps
     learner.num_bad_steps = state.bad_steps
     return state
-
-
-def _put_moments(learner: Learner, saved: dict[str, Any]) -> None:
-    optimizer = learner.optimizer
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for number, state in saved["state"].items():
-        parameter = parameters[number]
-        for key, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                state[key] = like(value, parameter)
-    optimizer.load_state_dict(saved)

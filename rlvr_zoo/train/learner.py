@@ -15,12 +15,13 @@ from rlvr_zoo.api import Algorithm, Critic, Output, Outputs, Spec, Targets
 from rlvr_zoo.config import RunConfig
 from rlvr_zoo.errors import DeviceMemoryError, DivergedError, PluginError, first_line
 from rlvr_zoo.functional.mismatch import with_gradient_scaled
+from rlvr_zoo.train.adapters import add_adapters, merged, own
 from rlvr_zoo.train.backend import Backend
 from rlvr_zoo.train.companions import CompanionModel
 from rlvr_zoo.train.network import Network, prove_drivable, width_of
+from rlvr_zoo.train.optimizer import make_optimizer, set_lr
 from rlvr_zoo.train.rows import Rows, micro_batches
 from rlvr_zoo.train.schedule import learning_rate
-from rlvr_zoo.train.sharding import weights
 
 T = TypeVar("T")
 
@@ -43,6 +44,8 @@ class Learner:
         """`lm` is the start policy; it becomes the policy.  Raises ModelError if it cannot be."""
         self._algorithm, self._spec, self._config, self._backend = algorithm, spec, config, backend
         _check_spec(spec)
+        if config.lora.rank:
+            add_adapters(lm, config.lora, config.seed)
         self.policy = Network(lm, "value" in spec.loss["policy"])
         prove_drivable(self.policy)
         self.companions = {
@@ -62,7 +65,7 @@ class Learner:
             for parameter in module.parameters()
             if parameter.requires_grad
         ]
-        self.optimizer = self._make_optimizer()
+        self.optimizer = make_optimizer(self.parameters, config.optimizer, backend.device)
         self.num_optimizer_steps = 0
         self.num_bad_steps = 0
         """In a row, until now: loss or gradient not finite."""
@@ -78,29 +81,20 @@ class Learner:
             torch.manual_seed(self._config.seed)
             return self._spec.head(width)
 
-    def _make_optimizer(self) -> torch.optim.AdamW:
-        """AdamW; biases and norms (one axis) are not decayed, as is usual."""
-        config = self._config.optimizer
-        decayed = [p for p in self.parameters if p.ndim > 1]
-        others = [p for p in self.parameters if p.ndim <= 1]
-        return torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": config.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=config.lr,
-            betas=(config.beta1, config.beta2),
-            eps=config.eps,
-            fused=True,
-        )
-
     def num_parameters(self) -> dict[str, int]:
         """Parameters of every model that is held, by name."""
-        return {name: _size(module) for name, module in self.modules.items()}
+        sizes = {name: own(module).values() for name, module in self.modules.items()}
+        sizes["policy"] = dict(self.policy.named_parameters()).values()
+        return {name: sum(p.numel() for p in each) for name, each in sizes.items()}
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """The policy's, as rollout engines take them; gone through on every rank."""
-        return weights(self.policy.lm)
+        return merged(self.policy.lm)
+
+    @property
+    def is_sharded(self) -> bool:
+        """True where each rank holds a part of the models."""
+        return self._backend.is_sharded
 
     # ----------------------------------------------------------------- prepare
 
@@ -232,8 +226,7 @@ class Learner:
                 finite | {"train/skipped": 1.0, "train/not_finite": 1.0}, trained_tokens
             )
         self.num_bad_steps = 0
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_lr(self.optimizer, lr)
         self.optimizer.step()
         self.optimizer.zero_grad()
         for companion in self.companions.values():
@@ -284,10 +277,6 @@ class Learner:
         now = {name: Outputs(outputs) for name, outputs in found.items()}
         mine = {name: tensor[cut] for name, tensor in targets.rows.items()}
         return self._algorithm.loss(now, part.batch, mine, total, self.head)
-
-
-def _size(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _check_spec(spec: Spec) -> None:

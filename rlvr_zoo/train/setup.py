@@ -35,7 +35,7 @@ from rlvr_zoo.track.folder import RunFolder
 from rlvr_zoo.track.mirror import Mirror
 from rlvr_zoo.track.reader import CHECKPOINTS, CONFIG, suites_folder
 from rlvr_zoo.track.record import EvaluationRecord, RunRecord
-from rlvr_zoo.train import checkpoint, loop, ranks
+from rlvr_zoo.train import checkpoint, extras, loop, ranks
 from rlvr_zoo.train.backend import Backend
 from rlvr_zoo.train.checkpoint import State
 from rlvr_zoo.train.collect import Collector
@@ -67,6 +67,7 @@ def execute(config: RunConfig, output: Path, resume: bool, observer: Observer) -
     or is not there if nothing was.
     """
     with ExitStack() as stack:
+        extras.check(config)
         problem_set = problems.load(config.problems)
         benchmarks = suites.chosen(config.suites)
         if overlap := warning(problem_set.train, benchmarks):

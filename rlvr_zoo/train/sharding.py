@@ -3,7 +3,7 @@ used, and tensor by tensor where a whole one is wanted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -57,17 +57,10 @@ def like(given: Tensor, model: Tensor) -> Tensor:
     return distribute_tensor(given, model.device_mesh, model.placements, src_data_rank=None)
 
 
-def weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter by name, whole, tied ones once; gone through on every rank."""
-    for name, parameter in module.named_parameters():
-        yield name, whole(parameter.detach())
-
-
 @torch.no_grad()
-def put(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+def put(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
     """Whole tensors into the parameters of their names.  Raises KeyError, or ValueError, where
-    they are not this module's."""
-    parameters = dict(module.named_parameters())
+    they are not these."""
     if other := sorted(parameters.keys() ^ tensors.keys()):
         raise KeyError(f"{len(other)} weights are missing or too many, among them {other[0]}")
     for name, parameter in parameters.items():

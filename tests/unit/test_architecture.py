@@ -29,7 +29,7 @@ ORDER = (
 )
 """Rooms of rlvr_zoo: one may import its own row, without a circle, and the rows below it."""
 
-ONE_FILE_EACH = ("vllm", "lm_eval", "mlflow", "accelerate")
+ONE_FILE_EACH = ("vllm", "lm_eval", "mlflow", "accelerate", "peft", "torchao")
 NOT_FOR_HELP = {*ONE_FILE_EACH, "torch", "transformers", "scipy", "matplotlib"}
 TENSORS = {"torch", "jaxtyping"}
 
