@@ -147,10 +147,23 @@ class Run:
                 torch.save(asdict(rows) | {"targets": dict(targets.rows), "index": index}, path)
             raise DivergedError(f"{error}; the batch is in {path}") from error
 
+    @property
+    def _samples_exactly(self) -> bool:
+        return self.engine.exact and self.config.train.precision == "fp32"
+
+    @property
+    def old_logp_source(self) -> str:
+        """Where the log-probs of a batch before its update come from, for a person."""
+        if self._samples_exactly:
+            return (
+                "the sampler's, as it computes what the trainer does; no forward pass of their own"
+            )
+        return "computed anew at every step, and compared with the sampler's"
+
     def _corrected(self, rows: Rows) -> tuple[Rows, Tensor, dict[str, float]]:
         """The rows with their tokens' weights, their log-probs under the policy, and the gap to
         the sampler's where that is another computation.  Raises SyncError."""
-        if self.engine.exact and self.config.train.precision == "fp32":
+        if self._samples_exactly:
             return rows, rows.sampler_logp_NT, {}
         old_logp_NT = self.learner.old_logp(rows)
         found = mismatch(

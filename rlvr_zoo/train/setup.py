@@ -52,7 +52,8 @@ class Observer(loop.Observer, Protocol):
     def progress(self, done: int, total: int, message: str) -> None:
         """A warm-up of the model, step by step."""
 
-    def ready(self, config: RunConfig, folder: Path, resumed_at: int, problems: str) -> None: ...
+    def ready(self, config: RunConfig, folder: Path, resumed_at: int, notes: Sequence[str]) -> None:
+        """The run begins; `notes` are lines that say with what."""
 
     def warn(self, message: str) -> None: ...
 
@@ -96,7 +97,8 @@ def execute(config: RunConfig, output: Path, resume: bool, observer: Observer) -
             mirror = stack.enter_context(Mirror(folder.path, observer.warn))
         else:
             mirror = None
-        observer.ready(config, output, state.step, run.record.problems_source)
+        notes = [f"problems: {run.record.problems_source}", f"old log-probs: {run.old_logp_source}"]
+        observer.ready(config, output, state.step, notes)
         record = _train(run, state)
         if mirror is not None:
             mirror.close(CLOSE_TIMEOUT_S)
