@@ -10,7 +10,7 @@ import pytest
 from rlvr_zoo.config import RolloutConfig, VllmConfig
 from rlvr_zoo.errors import ConfigError, EngineError
 from rlvr_zoo.rollout import vllm
-from rlvr_zoo.rollout.vllm_servers import Server
+from rlvr_zoo.rollout.server_http import Server
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
