@@ -7,17 +7,14 @@ vLLM servers (`vllm_servers.py`).
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from importlib.util import find_spec
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 import torch
@@ -27,14 +24,13 @@ from rlvr_zoo.api import Rollout
 from rlvr_zoo.config import RolloutConfig, VllmConfig
 from rlvr_zoo.errors import ConfigError, EngineError
 from rlvr_zoo.models.load import LoadedModel
-from rlvr_zoo.models.tiny import cache_dir
 from rlvr_zoo.rollout.base import PLAIN, Compute, Request, Sampling, Weights
 from rlvr_zoo.rollout.completions import Completion, Host, Job, Rules
 from rlvr_zoo.rollout.links import Client, Sender, Source
 from rlvr_zoo.rollout.server_http import one_line
 from rlvr_zoo.rollout.teams import joined, team
+from rlvr_zoo.rollout.vllm_local import buffers, config_folder, weights_missing
 from rlvr_zoo.rollout.vllm_servers import Servers
-from rlvr_zoo.track.storage import storage, write_atomically
 
 SUPPORTED = "0.32 to 0.33"
 """Versions whose interface this file speaks; another one warns."""
@@ -203,9 +199,6 @@ def _working() -> Iterator[None]:
 
 _KEPT: list[Any] = []
 """Engines that must not be collected before the process ends."""
-_RELOADING = "vllm.model_executor.model_loader.reload"
-"""The logger of vLLM that tells of weights that are missing."""
-_MISSING = re.compile("weights were not loaded|Failed to load weights")
 
 
 class Colocated:
@@ -227,7 +220,7 @@ class Colocated:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # weights come from this very process
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         options: dict[str, Any] = {
-            "model": str(_config_folder(model)),
+            "model": str(config_folder(model.lm)),
             "load_format": "dummy",  # the first sync brings the weights
             "skip_tokenizer_init": True,
             "dtype": str(dtype).removeprefix("torch."),
@@ -252,6 +245,7 @@ class Colocated:
         self.dtype: torch.dtype | None = dtype
         self.description = f"vllm {installed()}, {options['dtype']}, in the trainer's process"
         self._rules, self._stop_ids = Rules.of(model), sorted(model.eos_ids)
+        self._buffers = buffers(model.lm)
         self._team = team(ranks, width)
         self.rest()
 
@@ -288,13 +282,13 @@ class Colocated:
     def load(self, weights: Weights, version: int) -> None:
         """Takes the weights over from memory, waking up where it sleeps."""
         self._wake("weights")  # the cache would take the room that loading needs
-        pairs = ((name, tensor.detach()) for name, tensor in weights())
-        with _complaints() as complaints:
+        pairs = ((name, tensor.detach()) for name, tensor in chain(weights(), self._buffers))
+        with weights_missing() as missing:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": pairs})
-        if complaints:
+        if missing:
             raise EngineError(
                 "vLLM was not given all of its model's weights, and would compute with others"
-                f" ({one_line('; '.join(complaints))}); set rollout.engine=transformers"
+                f" ({one_line('; '.join(missing))}); set rollout.engine=transformers"
             )
         self._wake("kv_cache")
         self._asleep = False
@@ -325,43 +319,6 @@ class Colocated:
         if self._can_sleep and not self._asleep:
             llm.sleep(level=2)
         _KEPT.append(llm)
-
-
-@contextmanager
-def _complaints() -> Iterator[list[str]]:
-    """What vLLM says, while the block runs, of weights that it did not get; it only warns."""
-    complaints: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-
-    def note(record: logging.LogRecord) -> None:
-        if _MISSING.search(said := record.getMessage()):
-            complaints.append(said)
-
-    handler.emit = note  # type: ignore[method-assign]
-    logger = logging.getLogger(_RELOADING)
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    logger.addHandler(handler)
-    try:
-        yield complaints
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-
-
-def _config_folder(model: LoadedModel) -> Path:
-    """A folder that has the model's configuration, the same at every start: vLLM's cache of
-    compiled code is keyed by its name.  Raises StorageError."""
-    cache = cache_dir() / "vllm"
-    with storage(cache, elsewhere="name a folder that can be written: RLVR_ZOO_CACHE=DIR"):
-        with tempfile.TemporaryDirectory() as folder:
-            model.lm.config.save_pretrained(folder)
-            text = (Path(folder) / "config.json").read_bytes()
-        path = cache / hashlib.sha256(text).hexdigest()[:16] / "config.json"
-        if not path.is_file() or path.read_bytes() != text:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, text)
-    return path.parent
 
 
 def _completion(output: Any) -> Completion:

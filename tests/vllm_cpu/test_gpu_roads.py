@@ -46,6 +46,7 @@ class SleepingModel:
 def test_weights_wake_before_the_cache(model: LoadedModel) -> None:
     host: Any = Colocated.__new__(Colocated)
     host._llm, host._can_sleep, host._asleep = SleepingModel(), True, False
+    host._buffers = []
     number = len(list(model.lm.parameters()))
     for version in range(2):
         host.rest()
