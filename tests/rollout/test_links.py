@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,23 +74,25 @@ def test_a_folder_that_cannot_be(stub: Stub, tmp_path: Path) -> None:
             VllmEngine(fake_model(), settings(stub, folder=str(folder)))
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
     """A disk that takes 100 bytes a file."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_disk_that_is_full(stub: Stub, tmp_path: Path) -> None:
     link = file_link(stub, tmp_path)
-    with pytest.raises(StorageError, match=r"File too large; raise the limit on file sizes"):
+    link.send(weights)
+    want = r"File too large; raise the limit on file sizes"
+    with small_files(), pytest.raises(StorageError, match=want):
         link.send(weights)
-    assert "collective_rpc" not in stub.asked
-    assert [path.name for path in tmp_path.rglob("*.safetensors")] == []
-    assert [path.name for path in tmp_path.rglob("*.part")] == []
+    assert stub.asked.count("collective_rpc") == 1
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["lock"]
     link.close()
     assert list(tmp_path.iterdir()) == []
 
@@ -101,13 +104,15 @@ def test_no_room_names_the_folder(
 
     from rlvr_zoo.rollout import links
 
-    def full(*_: Any) -> None:
+    def full(tensors: Any, path: Path) -> None:
+        path.write_bytes(b"half")
         raise SafetensorError("Error while serializing: I/O error: No space (os error 28)")
 
     monkeypatch.setattr(links, "save_file", full)
     link = file_link(stub, tmp_path)
     with pytest.raises(StorageError, match=r"No space left.*set rollout\.vllm\.folder"):
         link.send(weights)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["lock"]
     link.close()
 
 

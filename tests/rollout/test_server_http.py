@@ -82,6 +82,17 @@ def test_a_reply_that_trickles_is_given_up_in_time(stub: Stub) -> None:
         assert "does not answer (TimeoutError" in failure(stub, timeout_s=0.5)
 
 
+def test_a_reply_that_falls_silent_late_is_given_up_in_time(stub: Stub) -> None:
+    def fall_silent(handler: Handler, body: dict[str, Any]) -> None:
+        time.sleep(1.5)
+        handler.say(b" ", length=10)
+        stub.ended.wait(10)
+
+    stub.answers["v1/models"] = fall_silent
+    with within(3.0):  # and not 1.5 + 2
+        assert "does not answer (TimeoutError" in failure(stub, timeout_s=2.0)
+
+
 def test_absurd_timeouts_are_eleven_days(stub: Stub) -> None:
     for timeout_s in (1e12, float("inf")):
         Server(stub.url, timeout_s).get("v1/models")

@@ -209,6 +209,10 @@ def test_weights_that_it_has_are_not_sent_again(stub: Stub) -> None:
         for _ in range(2):  # a sync that failed counts as none
             with pytest.raises(EngineError, match="500 no"):
                 engine.sync(weights, 2)
+        stub.answers["collective_rpc"] = lambda *_: {"results": [None]}
+        before = stub.asked.count("collective_rpc")
+        engine.sync(weights, 1)  # who knows what it has now
+        assert stub.asked.count("collective_rpc") == before + 1
 
 
 def test_two_runs_on_one_server_notice(stub: Stub) -> None:
