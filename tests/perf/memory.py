@@ -39,9 +39,7 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     worst = 0.0
-    print(
-        "| shape | algorithm | micro-batches | measured MiB | planned MiB | ratio (phase) |"
-    )
+    print("| shape | algorithm | micro-batches | measured MiB | planned MiB | ratio (phase) |")
     print("| --- | --- | --- | --- | --- | --- |")
     for shape in arguments.shape:
         for algo in arguments.algo:

@@ -47,6 +47,17 @@ def test_an_update_in_bf16(algo: str) -> None:
     assert measured(algo, model, WORK, *settings).ratio == pytest.approx(1, abs=0.15)
 
 
+@pytest.mark.usefixtures("any_precision")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_activations(precision: str) -> None:
+    """Many tokens and few words: what layers keep is nearly all there is."""
+    model = random_model({**SIZES, "vocab_size": 64})
+    work = Work(prompt_tokens=64, completion_tokens=64, rows=32)
+    found = measured("grpo", model, work, f"train.precision={precision}", "algorithm.kl_coef=0")
+    assert found.planned.peak["activations"] > 0.8 * found.planned.tensor_bytes
+    assert found.ratio == pytest.approx(1, abs=0.04)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_sampling(precision: str) -> None:
     work = Work(prompt_tokens=16, completion_tokens=48, rows=64)

@@ -98,6 +98,17 @@ def test_logits_are_of_one_chunk(shape: ModelShape) -> None:
     assert logits("train.precision=fp32") == 1024 * 152_064 * 4
 
 
+def test_the_vocabulary_s_gradient_comes_beside_the_logits(shape: ModelShape) -> None:
+    def logits(phase: str, *settings: str, tied: bool = False) -> float:
+        plan = estimate(config("grpo", *settings), replace(shape, tied=tied), 1, on_gpu=False)
+        return plan.phases[phase]["logits"]
+
+    gradient = 4 * 152_064 * 3584
+    assert logits("logits") - logits("forward") == gradient
+    assert logits("last layer") == 0 and logits("last layer", tied=True) == gradient  # it waits
+    assert logits("logits", "lora.rank=8") == logits("forward")
+
+
 def test_who_holds_the_sampler(shape: ModelShape) -> None:
     memory = 80 * GIB
     colocated = estimate(config("grpo", "rollout.engine=vllm"), shape, 1, memory)
