@@ -52,7 +52,8 @@ def model_preset(name: str) -> Tree:
     if not name:
         raise NotFoundError(f"--model is empty: {nearest(name, known)}")
     if name in known:
-        tree = {key: value for key, value in known[name].items() if key != "description"}
+        about = ("description", "architecture")  # of the model, and no settings of a run
+        tree = {key: value for key, value in known[name].items() if key not in about}
         tree["model"] = {"name": name, **tree["model"]}
         return tree
     if Path(name).is_dir():
