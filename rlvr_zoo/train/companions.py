@@ -17,7 +17,7 @@ class CompanionModel:
     def __init__(self, policy: Network, kind: Companion) -> None:
         lm = copy.deepcopy(policy.lm)
         self.is_trained = isinstance(kind, Critic)
-        self.network = Network(lm, value_head=self.is_trained).to(lm.device)
+        self.network = Network(lm, self.is_trained, policy.logits_tokens).to(lm.device)
         self.network.requires_grad_(self.is_trained)
         if self.is_trained and not lm.config.get_text_config().tie_word_embeddings:
             lm.get_output_embeddings().requires_grad_(False)  # a critic speaks no tokens

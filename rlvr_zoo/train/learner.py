@@ -18,6 +18,7 @@ from rlvr_zoo.functional.mismatch import with_gradient_scaled
 from rlvr_zoo.train.backend import Backend
 from rlvr_zoo.train.companions import CompanionModel
 from rlvr_zoo.train.network import Network, prove_drivable, width_of
+from rlvr_zoo.train.recompute import recompute_activations
 from rlvr_zoo.train.rows import Rows, micro_batches
 from rlvr_zoo.train.schedule import learning_rate
 
@@ -41,7 +42,11 @@ class Learner:
         self._algorithm, self._spec, self._config, self._backend = algorithm, spec, config, backend
         _check_spec(spec)
         lm = lm.to(backend.device)
-        self.policy = Network(lm, "value" in spec.loss["policy"]).to(backend.device)
+        if config.train.gradient_checkpointing:
+            recompute_activations(lm)
+        self.policy = Network(lm, "value" in spec.loss["policy"], config.train.logits_tokens).to(
+            backend.device
+        )
         prove_drivable(self.policy)
         self.companions = {
             name: CompanionModel(self.policy, kind) for name, kind in spec.companions.items()
