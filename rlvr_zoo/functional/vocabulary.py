@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-BLOCK_ELEMENTS = {"cpu": 2**18}
-"""Logits that are worked on at once, by device: what stays in a CPU core's cache."""
+BLOCK_ELEMENTS = {"cpu": 2**20}
+"""Logits that are worked on at once, by device: on a CPU few enough for its cache."""
 BLOCK_ELEMENTS_ELSEWHERE = 2**24
 """The same where starting work costs more than memory traffic, as on a GPU."""
 PRODUCT_ROWS = 2**14

@@ -48,6 +48,7 @@ class Network(nn.Module):
         Log-probs and entropies are at the temperature, 0 on padding, fp32.
         """
         wanted = set(outputs)
+        mask_NT = mask_NT.float()  # sharding narrows what comes in, and lengths need more digits
         # a row's last token predicts nothing: only its features need it to be read
         read_NL = ids_NL if "hidden" in wanted else ids_NL[:, :-1]
         with recomputed(self.lm):
@@ -164,7 +165,8 @@ def pooled(
     weight_NL = inside_NL / length_N1.clamp_min(1.0)
     with torch.autocast(hidden_NLD.device.type, enabled=False):  # it would multiply in bf16
         if hidden_NLD.dtype == torch.float32:
-            return torch.bmm(weight_NL[:, None, :], hidden_NLD)[:, 0]
+            pooled_N1D = torch.bmm(weight_NL[:, None, :], hidden_NLD)
+            return pooled_N1D[:, 0].clone()  # sharding hangs a hook on what comes out: no view
         # row by row: of all rows at once it would be a copy twice as large as the hidden states
         rows = zip(weight_NL.unbind(), hidden_NLD.unbind(), strict=True)
         return torch.stack([weight_L @ hidden_LD.float() for weight_L, hidden_LD in rows])
