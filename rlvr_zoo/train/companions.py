@@ -17,7 +17,7 @@ class CompanionModel:
     def __init__(self, policy: Network, kind: Companion) -> None:
         lm = copied(policy.lm)
         self.is_trained = isinstance(kind, Critic)
-        self.network = Network(lm, value_head=self.is_trained)
+        self.network = Network(lm, self.is_trained, policy.logits_tokens)
         for parameter in own(self.network).values():  # with adapters, the rest is frozen anyway
             parameter.requires_grad_(self.is_trained)
         if self.is_trained and not lm.config.get_text_config().tie_word_embeddings:

@@ -20,6 +20,7 @@ from rlvr_zoo.train.backend import Backend
 from rlvr_zoo.train.companions import CompanionModel
 from rlvr_zoo.train.network import Network, prove_drivable, width_of
 from rlvr_zoo.train.optimizer import make_optimizer, set_lr
+from rlvr_zoo.train.recompute import recompute_activations
 from rlvr_zoo.train.rows import Rows, micro_batches
 from rlvr_zoo.train.schedule import learning_rate
 
@@ -46,7 +47,9 @@ class Learner:
         _check_spec(spec)
         if config.lora.rank:
             add_adapters(lm, config.lora, config.seed)
-        self.policy = Network(lm, "value" in spec.loss["policy"])
+        if config.train.gradient_checkpointing:
+            recompute_activations(lm)
+        self.policy = Network(lm, "value" in spec.loss["policy"], config.train.logits_tokens)
         prove_drivable(self.policy)
         self.companions = {
             name: CompanionModel(self.policy, kind) for name, kind in spec.companions.items()
