@@ -130,7 +130,7 @@ def check_eval(config: EvalConfig) -> None:
     _check_sampling(config)
     plain = asdict(RolloutConfig())
     for key, value in asdict(config.rollout).items():
-        if key not in ("engine", "batch_tokens", "vllm") and value != plain[key]:
+        if key not in ("engine", "batch_tokens", "max_logp_gap", "vllm") and value != plain[key]:
             raise ConfigError(
                 f"rollout.{key}={value!r}: an evaluation does not look at it; set suites.{key} if"
                 " there is one, or leave it out"

@@ -95,8 +95,9 @@ class RolloutConfig:
     batch_tokens: int = 131_072
     """Cache positions held at once; rows beyond it wait for the next round."""
     max_logp_gap: float = 0.0
-    """The run stops where sampling log-probs are this far from the trainer's, in nats, mean over a
-    step's tokens; 0 takes 0.001 in fp32 and 0.2 in bf16."""
+    """The run stops where sampling log-probs are this far from the trainer's, nats, mean over the
+    tokens of a step or an evaluation, or four times as far in a group; 0 takes 0.001 where both
+    compute in fp32, and else 0.05."""
     replay: str = ""
     """The run whose recorded rollouts the engine `replay` gives back."""
     vllm: VllmConfig = field(default_factory=VllmConfig)
@@ -288,7 +289,7 @@ class EvalConfig:
     model: ModelConfig
     suites: SuitesConfig
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
-    """Its engine and batch_tokens count here."""
+    """Its engine, batch_tokens, max_logp_gap and vllm count here."""
     verify: VerifyConfig = field(default_factory=VerifyConfig)
     precision: Literal["fp32", "bf16"] = "fp32"
     """What the forward pass computes in."""

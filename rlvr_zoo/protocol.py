@@ -14,6 +14,7 @@ Tree = dict[str, Any]
 
 HARMLESS = (
     ("rollout", "batch_tokens"),
+    ("rollout", "max_logp_gap"),
     ("rollout", "vllm", "servers"),
     ("rollout", "vllm", "transfer"),
     ("rollout", "vllm", "folder"),

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from rlvr_zoo import registry
 from rlvr_zoo.config import EvalConfig
 from rlvr_zoo.evaluate import suites
 from rlvr_zoo.evaluate.base import Machine, Standing
 from rlvr_zoo.evaluate.folder import EvalFolder, samples_folder
+from rlvr_zoo.evaluate.proof import Proof, of_model
 from rlvr_zoo.evaluate.suite import Bench, SuiteEvaluator
 from rlvr_zoo.models import load as models
 from rlvr_zoo.models.load import LoadedModel, PromptTemplate
@@ -89,13 +92,15 @@ def execute(config: EvalConfig, output: Path, machine: Machine, observer: Observ
     with ExitStack() as stack:
         chosen = suites.chosen(config.suites)
         model = models.load(config.model, observer.progress)
-        nn.Module.to(model.lm, machine.device)
         verifier = registry.load(registry.VERIFIERS, config.verify.name)(config.verify)
         engine = registry.load(registry.ROLLOUTS, config.rollout.engine)(
             model, config.rollout, machine.compute
         )
         stack.enter_context(closing(engine))
-        engine.sync(model.lm.named_parameters, 0)
+        if engine.exact:  # else it stays where it takes no room from the engine, for proofs
+            nn.Module.to(model.lm, machine.device)
+        engine.sync(lambda: _on_device(model.lm, machine.device), 0)
+        prove = partial(Proof, of_model(model.lm, machine), config.rollout, torch.float32, machine)
         bench = Bench(
             engine=engine,
             verifier=stack.enter_context(verifier),
@@ -125,7 +130,7 @@ def execute(config: EvalConfig, output: Path, machine: Machine, observer: Observ
         machine.wait()
         evaluations = []
         for evaluator in evaluators:
-            evaluations.append(evaluator.measure(0))
+            evaluations.append(evaluator.measure(0, prove))
             observer.evaluated(evaluations[-1])
         results = Results(
             config=config,
@@ -143,6 +148,11 @@ def execute(config: EvalConfig, output: Path, machine: Machine, observer: Observ
         if folder is not None:
             folder.write_results(results.to_dict())
         return results
+
+
+def _on_device(lm: nn.Module, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+    """The weights, one at a time where the model lies elsewhere."""
+    return ((name, tensor.detach().to(device)) for name, tensor in lm.named_parameters())
 
 
 def _identity(

@@ -11,7 +11,7 @@ from rlvr_zoo.evaluate.base import Standing
 from rlvr_zoo.evaluate.estimators import pass_at
 from rlvr_zoo.rollout.base import sample_seed
 
-from .conftest import Make, Sampler, Sums
+from .conftest import Make, Sampler, Sums, unproven
 
 
 def wanted(number: int, samples: int = 4) -> tuple[int, ...]:
@@ -21,7 +21,7 @@ def wanted(number: int, samples: int = 4) -> tuple[int, ...]:
 
 
 def test_the_record_of_a_suite(evaluator: Make) -> None:
-    record = evaluator(Sampler()).measure(7)
+    record = evaluator(Sampler()).measure(7, unproven)
     outcomes = {f"sums/{n}": wanted(n) for n in range(1, 7)}
     assert record.outcomes == outcomes
     correct = [sum(samples) for samples in outcomes.values()]
@@ -43,7 +43,7 @@ def test_the_record_of_a_suite(evaluator: Make) -> None:
 
 
 def test_every_sample_is_kept(evaluator: Make, tmp_path: Path) -> None:
-    evaluator(Sampler()).measure(0)
+    evaluator(Sampler()).measure(0, unproven)
     rows = [json.loads(line) for line in (tmp_path / "samples/sums.jsonl").read_text().splitlines()]
     assert {(row["problem"], row["sample"]) for row in rows} == {
         (f"sums/{n}", k) for n in range(1, 7) for k in range(4)
@@ -57,28 +57,28 @@ def test_every_sample_is_kept(evaluator: Make, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("patience", [0, 5, 23])
 def test_an_interrupted_evaluation_goes_on(evaluator: Make, tmp_path: Path, patience: int) -> None:
-    whole = evaluator(Sampler(), tmp_path / "whole").measure(0)
+    whole = evaluator(Sampler(), tmp_path / "whole").measure(0, unproven)
     small: dict[str, Any] = {"folder": tmp_path / "parts", "batch_tokens": 40}
     first = Sampler(patience)
     with pytest.raises(KeyboardInterrupt):
-        evaluator(first, **small).measure(0)
+        evaluator(first, **small).measure(0, unproven)
     done = first.num_sampled - first.calls[-1]
     if done:
         with (tmp_path / "parts/sums.jsonl").open("a") as file:
             file.write('{"step": 0, "problem": "sums/')  # as a kill leaves it
     second = Sampler()
-    assert evaluator(second, **small).measure(0) == whole
+    assert evaluator(second, **small).measure(0, unproven) == whole
     assert second.num_sampled == 24 - done
 
 
 def test_more_samples_or_problems_later_use_those_there_are(evaluator: Make) -> None:
-    evaluator(Sampler(), limit=3, num_samples=2).measure(0)
+    evaluator(Sampler(), limit=3, num_samples=2).measure(0, unproven)
     more = Sampler()
-    record = evaluator(more, num_samples=5).measure(0)
+    record = evaluator(more, num_samples=5).measure(0, unproven)
     assert more.num_sampled == 30 - 6
     assert record.outcomes["sums/2"] == wanted(2, 5)
     none = Sampler()
-    fewer = evaluator(none, num_samples=2, limit=3).measure(0)
+    fewer = evaluator(none, num_samples=2, limit=3).measure(0, unproven)
     assert none.num_sampled == 0
     assert fewer.outcomes == {f"sums/{n}": wanted(n, 2) for n in (1, 2, 3)}
 
@@ -86,19 +86,19 @@ def test_more_samples_or_problems_later_use_those_there_are(evaluator: Make) -> 
 def test_pieces_fit_the_engine(evaluator: Make, tmp_path: Path) -> None:
     """Prompts have 4 to 9 tokens and completions 8: of 12 to 17 positions, 2 or 3 fit in 40."""
     engine = Sampler()
-    evaluator(engine, batch_tokens=40).measure(0)
+    evaluator(engine, batch_tokens=40).measure(0, unproven)
     assert max(engine.calls) <= 3 and sum(engine.calls) == 24
     one = Sampler()
-    evaluator(one, tmp_path / "one", batch_tokens=1).measure(0)
+    evaluator(one, tmp_path / "one", batch_tokens=1).measure(0, unproven)
     assert one.calls == [1] * 24  # never none
     all_at_once = Sampler()
-    evaluator(all_at_once, tmp_path / "all", batch_tokens=24 * 17).measure(0)
+    evaluator(all_at_once, tmp_path / "all", batch_tokens=24 * 17).measure(0, unproven)
     assert all_at_once.calls == [24]
 
 
 def test_progress_is_told(evaluator: Make) -> None:
     heard: list[Standing] = []
-    record = evaluator(Sampler(), batch_tokens=100, progress=heard.append).measure(0)
+    record = evaluator(Sampler(), batch_tokens=100, progress=heard.append).measure(0, unproven)
     samples = [standing.num_samples for standing in heard]
     assert samples == sorted(set(samples)) and len(samples) > 2
     assert all(each.num_problems <= each.num_samples // 4 for each in heard)
@@ -116,18 +116,18 @@ def test_a_damaged_file_of_samples_is_named(evaluator: Make, tmp_path: Path) -> 
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples/sums.jsonl").write_text('{"step": 0, "problem": 3}\n')
     with pytest.raises(RunFolderError, match=r"sums\.jsonl: damaged line"):
-        evaluator(Sampler()).measure(0)
+        evaluator(Sampler()).measure(0, unproven)
 
 
 def test_a_scorer_without_accuracy_is_refused(evaluator: Make, sums: Sums) -> None:
     sums("rlvr_zoo_benchmarks.scorer.score", "sums_data.other_score")
     with pytest.raises(PluginError, match="suite 'sums': its process_results gives no 'accuracy'"):
-        evaluator(Sampler()).measure(0)
+        evaluator(Sampler()).measure(0, unproven)
 
 
 def test_a_stop_that_is_asked_for_ends_it_after_a_chunk(evaluator: Make, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        evaluator(Sampler(), batch_tokens=40, should_stop=lambda: True).measure(0)
+        evaluator(Sampler(), batch_tokens=40, should_stop=lambda: True).measure(0, unproven)
     assert 1 <= len((tmp_path / "samples/sums.jsonl").read_text().splitlines()) <= 3
 
 
