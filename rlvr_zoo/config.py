@@ -62,7 +62,8 @@ class VllmConfig:
     folder: str = ""
     """A folder that trainer and servers share, for weights as a file; empty: a temporary one."""
     timeout_s: float = 3600.0
-    """A server that is silent for longer counts as down; a response is sent when it is complete."""
+    """A server that is silent for longer counts as down; a response is sent when it is complete,
+    so that the longest one has to fit."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """What vLLM computes in, in the trainer's process, and what servers are sent; `auto`: as the
     trainer's forward pass."""
@@ -70,8 +71,9 @@ class VllmConfig:
     """Share of a GPU's memory for vLLM's weights and cache, in the trainer's process."""
     tensor_parallel_size: int = 1
     """Ranks of the trainer that hold one model together, in the trainer's process."""
-    max_num_seqs: int = 256
-    """Completions that are sampled at once, of each server where there are servers."""
+    max_num_seqs: int = 0
+    """Completions that are sampled at once, of each server where there are servers; 0: as many as
+    vLLM takes by itself."""
     enforce_eager: bool = False
     """Start faster and sample slower, without compiled code and CUDA graphs."""
 

@@ -22,6 +22,8 @@ from rlvr_zoo.evaluate.proof import Proof, of_model
 from rlvr_zoo.evaluate.suite import Bench, SuiteEvaluator
 from rlvr_zoo.models import load as models
 from rlvr_zoo.models.load import LoadedModel, PromptTemplate
+from rlvr_zoo.rollout.base import batch_tokens
+from rlvr_zoo.rollout.gap import engine_settings
 from rlvr_zoo.track import provenance
 from rlvr_zoo.track.record import EvaluationRecord
 
@@ -106,7 +108,7 @@ def execute(config: EvalConfig, output: Path, machine: Machine, observer: Observ
             verifier=stack.enter_context(verifier),
             template=PromptTemplate(config.model, model.tokenizer),
             max_context_tokens=model.max_context_tokens,
-            batch_tokens=config.rollout.batch_tokens,
+            batch_tokens=batch_tokens(engine),
             ranks=machine,
             seed=config.seed,
             progress=observer.evaluating,
@@ -125,7 +127,8 @@ def execute(config: EvalConfig, output: Path, machine: Machine, observer: Observ
         described = {each.name: each.described for each in evaluators}
         folder = None
         if machine.is_main:
-            identity = _identity(config, model, described)
+            said = engine_settings(engine, config.rollout, machine.compute.dtype)
+            identity = _identity(config, model, described, said)
             folder = stack.enter_context(EvalFolder(output, identity))
         machine.wait()
         evaluations = []
@@ -156,7 +159,10 @@ def _on_device(lm: nn.Module, device: torch.device) -> Iterator[tuple[str, Tenso
 
 
 def _identity(
-    config: EvalConfig, model: LoadedModel, described: Mapping[str, Any]
+    config: EvalConfig,
+    model: LoadedModel,
+    described: Mapping[str, Any],
+    of_engine: Mapping[str, str],
 ) -> dict[str, Any]:
     """What decides a sample, so that samples of other settings are not taken for these."""
     of_model = {k: v for k, v in asdict(config.model).items() if k not in ("name", "path")}
@@ -167,6 +173,7 @@ def _identity(
         "model": {**of_model, "digest": model.digest, "eos_ids": sorted(model.eos_ids)},
         "verify": {**of_verify, **judges},
         "engine": config.rollout.engine,
+        **{f"engine_{key}": value for key, value in of_engine.items()},
         "precision": config.precision,
         "seed": config.seed,
         "suites": {

@@ -29,6 +29,9 @@ from rlvr_zoo.track.reader import Sample
 from rlvr_zoo.track.record import EvaluationRecord
 from rlvr_zoo.verify.base import Verifier
 
+CHUNK_ROWS = 4096
+"""Samples that are lost at most when an evaluation is interrupted, of an engine that takes all."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
@@ -38,8 +41,8 @@ class Bench:
     verifier: Verifier
     template: PromptTemplate
     max_context_tokens: int
-    batch_tokens: int
-    """Positions that one engine takes at once."""
+    batch_tokens: int | None
+    """Cache positions that one engine takes at once; None: it manages its cache by itself."""
     ranks: Ranks
     seed: int
     progress: Progress
@@ -164,8 +167,8 @@ class SuiteEvaluator:
         rows, width = 0, 0
         for work in self._work(problems, found):
             size, length = len(work.request.seeds), len(work.request.prompt_ids)
-            positions = (rows + size) * (max(width, length) + limit)
-            if positions > self._bench.batch_tokens * world_size and len(chunk) >= world_size:
+            full = self._too_many(rows + size, max(width, length) + limit, world_size)
+            if full and len(chunk) >= world_size:
                 yield chunk
                 chunk, rows, width = [], 0, 0
             chunk.append(work)
@@ -173,13 +176,19 @@ class SuiteEvaluator:
         if chunk:
             yield chunk
 
+    def _too_many(self, rows: int, positions: int, world_size: int) -> bool:
+        """More rows of so many positions than the engines of all ranks should get at once."""
+        if self._bench.batch_tokens is None:
+            return rows > CHUNK_ROWS * world_size
+        return rows * positions > self._bench.batch_tokens * world_size
+
     def _work(self, problems: Sequence[Problem], found: Found) -> Iterator[_Work]:
         """What is still to be sampled, in pieces that one engine can hold; short prompts first, so
         that those sampled together need little padding."""
         for problem in sorted(problems, key=lambda problem: len(self._prompts[problem.id])):
             prompt = self._prompts[problem.id]
             length = len(prompt) + self.suite.sampling.max_completion_tokens
-            most = max(1, self._bench.batch_tokens // length)
+            most = max(1, (self._bench.batch_tokens or CHUNK_ROWS * length) // length)
             numbers = range(self.suite.num_samples)
             for run in _runs([n for n in numbers if (problem.id, n) not in found], most):
                 seeds = tuple(

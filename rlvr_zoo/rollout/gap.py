@@ -68,11 +68,15 @@ def engine_dtype(engine: Engine, config: RolloutConfig, trainer_dtype: torch.dty
     return own or asked
 
 
-def engine_settings(engine: Engine) -> dict[str, str]:
-    """What an engine says of itself that decides samples, for records; empty for one that runs
-    the trainer's own model."""
-    dtype, description = getattr(engine, "dtype", None), getattr(engine, "description", "")
-    said = {"dtype": name_of(dtype) if dtype else "", "description": str(description)}
+def engine_settings(
+    engine: Engine, config: RolloutConfig, trainer_dtype: torch.dtype
+) -> dict[str, str]:
+    """What decides samples beside the configuration, for records: the type that the engine computes
+    in, and what it says of itself; empty for one that runs the trainer's own model."""
+    if engine.exact:
+        return {}
+    dtype = name_of(engine_dtype(engine, config, trainer_dtype)) if engine.follows else ""
+    said = {"dtype": dtype, "description": str(getattr(engine, "description", ""))}
     return {key: value for key, value in said.items() if value}
 
 

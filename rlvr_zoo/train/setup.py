@@ -30,8 +30,10 @@ from rlvr_zoo.models.load import LoadedModel, PromptTemplate
 from rlvr_zoo.problems import ProblemSet
 from rlvr_zoo.problems.overlap import warning
 from rlvr_zoo.protocol import HARMLESS, differences, digest, protocol_of, without
-from rlvr_zoo.rollout.base import Engine
+from rlvr_zoo.rollout.base import Engine, batch_tokens
+from rlvr_zoo.rollout.gap import engine_settings
 from rlvr_zoo.rollout.prompts import Prompts
+from rlvr_zoo.rollout.replay import ReplayEngine
 from rlvr_zoo.track import provenance
 from rlvr_zoo.track.folder import RunFolder
 from rlvr_zoo.track.mirror import Mirror
@@ -42,6 +44,7 @@ from rlvr_zoo.train.backend import Backend
 from rlvr_zoo.train.checkpoint import State
 from rlvr_zoo.train.collect import Collector
 from rlvr_zoo.train.learner import Learner
+from rlvr_zoo.train.mismatch import DTYPES
 from rlvr_zoo.verify.base import Verifier
 
 CLOSE_TIMEOUT_S = 30.0
@@ -201,7 +204,11 @@ def _assemble(
         "prompts_digest": prompts.digest,
         "suites": {evaluator.name: evaluator.described for evaluator in measured},
     }
+    if said := engine_settings(engine, config.rollout, DTYPES[config.train.precision]):
+        digests["engine"] = said
     record = _record(config, model, problem_set, digests, learner, backend)
+    if isinstance(engine, ReplayEngine):
+        engine.refuse_other_run(record)
     record, state = _resume(record, learner, folder, output)
     record = backend.broadcast(record)  # what is done is what the main process's folder says
     run = loop.Run(
@@ -254,7 +261,7 @@ def _suite_evaluators(
         verifier=verifier,
         template=PromptTemplate(config.model, model.tokenizer),
         max_context_tokens=model.max_context_tokens,
-        batch_tokens=config.rollout.batch_tokens,
+        batch_tokens=batch_tokens(engine),
         ranks=backend,
         seed=config.seed,
         progress=observer.evaluating,

@@ -159,7 +159,7 @@ def evaluator(sums: Sums, tmp_path: Path) -> Iterator[Make]:
     def make(
         engine: Sampler,
         folder: Path = tmp_path / "samples",
-        batch_tokens: int = 1000,
+        batch_tokens: int | None = 1000,
         progress: Progress = lambda standing: None,
         should_stop: Callable[[], bool] = lambda: False,
         **settings: Any,

@@ -9,7 +9,7 @@ import pytest
 from rlvr_zoo.errors import PluginError, RunFolderError
 from rlvr_zoo.evaluate.base import Standing
 from rlvr_zoo.evaluate.estimators import pass_at
-from rlvr_zoo.rollout.base import sample_seed
+from rlvr_zoo.rollout.base import batch_tokens, sample_seed
 
 from .conftest import Make, Sampler, Sums, unproven
 
@@ -138,3 +138,16 @@ def test_what_decides_the_samples_is_described(evaluator: Make) -> None:
     for other in ({"num_samples": 2}, {"temperature": 0.5}, {"limit": 3}):
         assert evaluator(Sampler(), **other).described != plain
     assert evaluator(Sampler(), num_samples=4, temperature=0.7).described == plain
+
+
+def test_an_engine_that_manages_its_cache_is_not_starved(
+    evaluator: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Sampler()
+    evaluator(engine, batch_tokens=None).measure(0, unproven)
+    assert engine.calls == [24]
+    monkeypatch.setattr("rlvr_zoo.evaluate.suite.CHUNK_ROWS", 10)  # what an interruption may cost
+    engine = Sampler()
+    evaluator(engine, tmp_path / "grains", batch_tokens=None).measure(0, unproven)
+    assert engine.calls == [8, 8, 8]
+    assert batch_tokens(engine) is None  # type: ignore[arg-type]
