@@ -128,6 +128,8 @@ def execute(config: EvalConfig, output: Path, machine: Machine, observer: Observ
         folder = None
         if machine.is_main:
             said = engine_settings(engine, config.rollout, machine.compute.dtype)
+            version = getattr(engine, "description", "").partition(",")[0]  # not how many servers
+            said |= {"version": version} if version else {}
             identity = _identity(config, model, described, said)
             folder = stack.enter_context(EvalFolder(output, identity))
         machine.wait()

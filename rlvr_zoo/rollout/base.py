@@ -67,7 +67,8 @@ class Engine(Protocol):
 
     # It may say more of itself: `batch_tokens: int`, cache positions that it takes at once, where
     # it does not manage its cache by itself; `dtype: torch.dtype | None`, what it computes in;
-    # `description: str`, what else decides its samples, for records.
+    # `description: str`, what it is and its version, then, behind a comma, where it runs;
+    # `recording: str`, a digest of what it plays back.
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Rollout]]:
         """For each request one rollout a seed, in order; equal seeds give equal rollouts."""

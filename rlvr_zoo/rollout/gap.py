@@ -71,13 +71,13 @@ def engine_dtype(engine: Engine, config: RolloutConfig, trainer_dtype: torch.dty
 def engine_settings(
     engine: Engine, config: RolloutConfig, trainer_dtype: torch.dtype
 ) -> dict[str, str]:
-    """What decides samples beside the configuration, for records: the type that the engine computes
-    in, and what it says of itself; empty for one that runs the trainer's own model."""
+    """What decides rollouts beside the configuration: the type that the engine computes in, or
+    which recording it plays back; empty for one that runs the trainer's own model."""
     if engine.exact:
         return {}
-    dtype = name_of(engine_dtype(engine, config, trainer_dtype)) if engine.follows else ""
-    said = {"dtype": dtype, "description": str(getattr(engine, "description", ""))}
-    return {key: value for key, value in said.items() if value}
+    if not engine.follows:
+        return {"recording": str(getattr(engine, "recording", ""))}
+    return {"dtype": name_of(engine_dtype(engine, config, trainer_dtype))}
 
 
 def refuse_other_policy(

@@ -46,8 +46,8 @@ class ReplayEngine:
             )
         self._tokenizer = model.tokenizer
         text = json.dumps([[s, n.ids, n.logp, n.truncated] for s, n in sorted(self._lines.items())])
-        self.description = f"rollouts {hashlib.sha256(text.encode()).hexdigest()[:16]}"
-        """For records: which rollouts these are."""
+        self.recording = hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Digest of the rollouts, for records."""
 
     def refuse_other_run(self, record: RunRecord) -> None:
         """Raises ConfigError where the run of `record` would not sample what the recorded one did

@@ -204,9 +204,11 @@ def _assemble(
         "prompts_digest": prompts.digest,
         "suites": {evaluator.name: evaluator.described for evaluator in measured},
     }
-    if said := engine_settings(engine, config.rollout, DTYPES[config.train.precision]):
-        digests["engine"] = said
+    if decisive := engine_settings(engine, config.rollout, DTYPES[config.train.precision]):
+        digests["engine"] = decisive
     record = _record(config, model, problem_set, digests, learner, backend)
+    if described := getattr(engine, "description", ""):
+        record = replace(record, versions={**record.versions, "engine": described})
     if isinstance(engine, ReplayEngine):
         engine.refuse_other_run(record)
     record, state = _resume(record, learner, folder, output)

@@ -18,13 +18,14 @@ from .test_proven_evaluation import CopyEngine, Observer, copying, run  # noqa: 
 def described(copying: type[CopyEngine]) -> Any:  # noqa: F811
     """The engine, as one that knows its type and version."""
     engine: Any = copying
-    engine.dtype, engine.description = torch.float32, "x 1.0"
+    engine.dtype, engine.description = torch.float32, "x 1.0, on 1 server"
     return engine
 
 
 def test_runs_on_engines_of_other_types_are_not_compared(described: Any, tmp_path: Path) -> None:
     one = run(tmp_path / "one", "train.max_steps=1")
-    assert one.protocol_settings["engine"] == {"dtype": "float32", "description": "x 1.0"}
+    assert one.protocol_settings["engine"] == {"dtype": "float32"}
+    assert one.versions["engine"] == "x 1.0, on 1 server"
     described.dtype = torch.bfloat16
     other = run(tmp_path / "other", "train.max_steps=1")
     assert other.protocol_settings["engine"]["dtype"] == "bfloat16"
@@ -36,12 +37,14 @@ def test_samples_of_other_engines_are_not_mixed_in_a_folder(described: Any, tmp_
     config = resolve_eval("tiny", flags)
     evaluation.execute(config, tmp_path, Backend("fp32"), Observer())
     evaluation.execute(config, tmp_path, Backend("fp32"), Observer())
-    for name, value in (("dtype", torch.bfloat16), ("description", "x 1.1")):
-        before = getattr(described, name)
-        setattr(described, name, value)
-        with pytest.raises(RunFolderError, match=f"samples with another engine_{name};"):
-            evaluation.execute(config, tmp_path, Backend("fp32"), Observer())
-        setattr(described, name, before)
+    described.description = "x 1.0, on 2 servers"
+    evaluation.execute(config, tmp_path, Backend("fp32"), Observer())
+    described.description = "x 1.1, on 2 servers"
+    with pytest.raises(RunFolderError, match="samples with another engine_version;"):
+        evaluation.execute(config, tmp_path, Backend("fp32"), Observer())
+    described.description, described.dtype = "x 1.0", torch.bfloat16
+    with pytest.raises(RunFolderError, match="samples with another engine_dtype;"):
+        evaluation.execute(config, tmp_path, Backend("fp32"), Observer())
 
 
 def test_runs_that_replay_other_rollouts_are_not_compared(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_a_recording_of_other_settings_is_refused(tmp_path: Path) -> None:
 
 def test_recordings_are_told_apart(tmp_path: Path) -> None:
     one, same, other = (
-        engine(recorded(tmp_path / name, rollout(text))).description
+        engine(recorded(tmp_path / name, rollout(text))).recording
         for name, text in (("a", "2"), ("b", "2"), ("c", "3"))
     )
     assert one == same != other
