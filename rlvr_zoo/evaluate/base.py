@@ -11,7 +11,8 @@ from rlvr_zoo.track.record import EvaluationRecord
 if TYPE_CHECKING:
     import torch
 
-    from rlvr_zoo.rollout.base import Compute
+    from rlvr_zoo.evaluate.proof import Prove
+    from rlvr_zoo.rollout.base import Compute, Engine
 
 T = TypeVar("T")
 
@@ -41,8 +42,13 @@ class Evaluator(Protocol):
     every: int
     """Steps between measurements, besides the first and the last; 0: only these."""
 
-    def measure(self, step: int) -> EvaluationRecord:
-        """What the policy scores after `step` steps."""
+    @property
+    def engine(self) -> Engine:
+        """What samples; its weights are the caller's to sync."""
+
+    def measure(self, step: int, prove: Prove) -> EvaluationRecord:
+        """What the policy scores after `step` steps.  Raises SyncError where `prove` shows that
+        another policy was measured."""
 
 
 class Ranks(Protocol):

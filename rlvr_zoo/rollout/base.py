@@ -65,6 +65,11 @@ class Engine(Protocol):
     """True where it samples the policy that it was last synced with, so that log-probs that are
     far from the trainer's prove a fault; False where rollouts are another policy's."""
 
+    # It may say more of itself: `batch_tokens: int`, cache positions that it takes at once, where
+    # it does not manage its cache by itself; `dtype: torch.dtype | None`, what it computes in;
+    # `description: str`, what it is and its version, then, behind a comma, where it runs;
+    # `recording: str`, a digest of what it plays back.
+
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Rollout]]:
         """For each request one rollout a seed, in order; equal seeds give equal rollouts."""
 
@@ -78,6 +83,12 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Ends what it started; may be called twice."""
+
+
+def batch_tokens(engine: Engine) -> int | None:
+    """Cache positions that the engine takes at once; None: it manages its cache by itself."""
+    found: int | None = getattr(engine, "batch_tokens", None)
+    return found
 
 
 def sample_seed(run_seed: int, purpose: str, step: int, problem_id: str, sample: int) -> int:

@@ -33,8 +33,9 @@ class TransformersEngine:
 
     def __init__(self, model: LoadedModel, config: RolloutConfig, compute: Compute = PLAIN) -> None:
         """To be made before the model is sharded."""
-        self._lm, self._tokenizer, self._config = model.lm, model.tokenizer, config
+        self._lm, self._tokenizer = model.lm, model.tokenizer
         self._eos = torch.tensor(sorted(model.eos_ids))
+        self.batch_tokens = config.batch_tokens
         self._autocast, self._is_copy = compute.autocast, compute.is_sharded
         if self._is_copy:
             self._lm = copy.deepcopy(model.lm)
@@ -72,7 +73,7 @@ class TransformersEngine:
         for stop, request in enumerate(requests):
             rows += len(request.seeds)
             width = max(width, len(request.prompt_ids))
-            full = rows * (width + sampling.max_completion_tokens) > self._config.batch_tokens
+            full = rows * (width + sampling.max_completion_tokens) > self.batch_tokens
             if full and stop > start:
                 yield requests[start:stop]
                 start, rows, width = stop, len(request.seeds), len(request.prompt_ids)

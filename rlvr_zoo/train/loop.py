@@ -16,8 +16,9 @@ from rlvr_zoo.api import Targets
 from rlvr_zoo.config import RunConfig
 from rlvr_zoo.errors import DivergedError, StorageError
 from rlvr_zoo.evaluate.base import Evaluator
+from rlvr_zoo.evaluate.proof import Probe, Proof
 from rlvr_zoo.models.load import LoadedModel
-from rlvr_zoo.rollout.base import Engine
+from rlvr_zoo.rollout.base import Engine, Sampling
 from rlvr_zoo.track.folder import RunFolder, samples_of
 from rlvr_zoo.track.record import EvaluationRecord, RunRecord, Status
 from rlvr_zoo.track.storage import storage
@@ -26,7 +27,7 @@ from rlvr_zoo.train.backend import Backend
 from rlvr_zoo.train.checkpoint import State
 from rlvr_zoo.train.collect import Collected, Collector
 from rlvr_zoo.train.learner import Learner, StepReport
-from rlvr_zoo.train.mismatch import mismatch
+from rlvr_zoo.train.mismatch import DTYPES, logp_of, mismatch
 from rlvr_zoo.train.rows import Rows, rows_of
 
 BAD_BATCH = "bad-batch.pt"
@@ -82,7 +83,7 @@ class Run:
 
     def _step(self, state: State) -> State:
         start = time.perf_counter()
-        self._sync()
+        self._sync(self.engine)
         collected = self.collector.collect(state.step, state.position)
         self.engine.rest()
         rows = rows_of(
@@ -170,16 +171,17 @@ class Run:
             old_logp_NT,
             rows.sampler_logp_NT,
             rows.batch.mask_NT,
+            rows.batch.group_N,
             self.engine,
             self.config,
         )
         weighted = replace(rows, importance_NT=found.importance_NT)
         return weighted, old_logp_NT, found.metrics
 
-    def _sync(self) -> None:
+    def _sync(self, engine: Engine) -> None:
         """The engine samples the policy as it is now."""
         start = time.perf_counter()
-        self.engine.sync(self.learner.weights, self.learner.num_optimizer_steps)
+        engine.sync(self.learner.weights, self.learner.num_optimizer_steps)
         self._sync_s = time.perf_counter() - start
 
     def _write_step(self, step: int, collected: Collected, metrics: dict[str, float]) -> None:
@@ -203,9 +205,9 @@ class Run:
 
     def _measure(self, evaluator: Evaluator, step: int) -> None:
         start = time.perf_counter()
-        self._sync()
+        self._sync(evaluator.engine)
         try:
-            evaluation = evaluator.measure(step)
+            evaluation = evaluator.measure(step, self._prove)
         finally:  # an interrupted evaluation has cost its time, too
             self._spend(evaluate_s=time.perf_counter() - start)
         self.record = replace(
@@ -216,6 +218,21 @@ class Run:
             self.folder.append_metrics(step, evaluation.shown(self.config.suites.pass_at))
             self.folder.write_record(self.record)
         self.observer.evaluated(evaluation)
+
+    def _prove(self, engine: Engine, sampling: Sampling) -> Proof:
+        """Compares what the engine samples in an evaluation with the policy as it is now."""
+        return Proof(
+            self._policy_logp,
+            self.config.rollout,
+            DTYPES[self.config.train.precision],
+            self.backend,
+            engine,
+            sampling,
+        )
+
+    def _policy_logp(self, probes: Sequence[Probe], temperature: float) -> list[list[float]]:
+        with self.backend.autocast():
+            return logp_of(self.learner.policy, probes, temperature)
 
     def _spend(self, **costs: float) -> None:
         now = self.record.costs
