@@ -12,6 +12,7 @@ python=${PYTHON:-python3}
 # installation's packages in place of that one's, and no torch.
 site=$(mktemp -d)
 trap 'rm -rf "$site"' EXIT
+trap 'exit 143' TERM INT
 into=(-m pip install -q --no-index --no-deps --no-compile --no-cache-dir
   --disable-pip-version-check --root-user-action=ignore --upgrade --target "$site")
 shopt -s nullglob

@@ -1,4 +1,4 @@
-"""scripts/gpu_check.py on a CPU: each measurement at toy size, and what becomes of a failing one."""
+"""scripts/gpu_check.py on a CPU: every measurement in small, and what comes of a failing one."""
 
 import importlib
 import json
@@ -128,10 +128,12 @@ def test_a_measurement_beyond_its_limit_is_ended_and_keeps_what_it_had(
     assert not mark.exists(), "what it started goes, too"
 
 
-def test_a_crash_is_told_with_its_last_words(
+def test_a_crash_is_told_with_its_last_words_and_keeps_what_was_measured(
     scripts: dict[str, ModuleType], tmp_path: Path
 ) -> None:
+    result = tmp_path / "result.json"
+    result.write_text('{"status": "ok", "stage": "rollout", "update": {"update_s": 2.0}}')
     code = "import os; print('CUDA out of memory', flush=True); os.abort()"
-    found = scripts["gpu_check"].finish([sys.executable, "-c", code], tmp_path / "none", 30)
+    found = scripts["gpu_check"].finish([sys.executable, "-c", code], result, 30)
     assert found["status"] == "failed" and found["reason"] == "CUDA out of memory"
-    assert found["exit_code"] < 0
+    assert found["exit_code"] < 0 and found["update"]["update_s"] == 2.0
