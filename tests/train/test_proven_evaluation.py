@@ -1,6 +1,8 @@
 """A sync that fails is caught where no training step sees it: in evaluations, and in `eval`."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,3 +124,17 @@ def test_eval_of_weights_that_did_not_arrive_is_refused(
         evaluation.execute(config, tmp_path / "partial", Backend("fp32"), Observer())
     assert not (tmp_path / "partial/results.json").exists()
     assert not (tmp_path / "partial/samples/micro.jsonl").exists()
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_ranks_prove_together(parallel: str, tmp_path: Path, cache_dir: Path) -> None:
+    """Each samples its share; all look at everyone's, and end as one."""
+    ensure_tiny()
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    command += ["-m", "tests.train.proof_ranks", parallel, str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    said = [(tmp_path / f"caught-{rank}").read_text() for rank in range(2)]
+    assert said[0] == said[1] and "an evaluation's tokens" in said[0]
