@@ -141,8 +141,7 @@ def require() -> None:
     found = installed()
     if not found:
         raise EngineError(
-            f"vLLM is not installed, which rollout.engine=vllm wants; {INSTALL}, or set"
-            " rollout.engine=transformers"
+            f"vLLM is not installed: {INSTALL}; or take the engine transformers, which needs nothing"
         )
     _warn_of(found)
 
