@@ -141,7 +141,7 @@ def require() -> None:
     found = installed()
     if not found:
         raise EngineError(
-            f"vLLM is not installed: {INSTALL}; or take the engine transformers, which needs nothing"
+            f"vLLM is not installed: {INSTALL}; or take the engine transformers"
         )
     _warn_of(found)
 
