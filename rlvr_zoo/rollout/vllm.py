@@ -140,9 +140,7 @@ def require() -> None:
     """Raises EngineError where vLLM is missing; warns of a version that is not supported."""
     found = installed()
     if not found:
-        raise EngineError(
-            f"vLLM is not installed: {INSTALL}; or take the engine transformers"
-        )
+        raise EngineError(f"vLLM is not installed: {INSTALL}; or take the engine transformers")
     _warn_of(found)
 
 
