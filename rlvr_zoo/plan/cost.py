@@ -21,6 +21,8 @@ from rlvr_zoo.plan.shape import ModelShape
 from rlvr_zoo.plan.suites import SuiteSize
 from rlvr_zoo.plan.work import Work, resamples, spec_of, trained_models, work_of
 
+VLLM_MAX_NUM_SEQS = 1024
+"""vLLM's own number of completions at once, on GPUs of 70 GiB and more."""
 UPDATE_UTILISATION = 0.4
 """Share of the peak rate that an update reaches: what is aimed for at 7B on one GPU."""
 DECODE_UTILISATION = 0.4
@@ -155,7 +157,7 @@ class _Decoder:
         rollout = self.config.rollout
         if rollout.engine == "transformers":
             return max(1, min(rows, rollout.batch_tokens // row_tokens))
-        return min(rows, rollout.vllm.max_num_seqs)
+        return min(rows, rollout.vllm.max_num_seqs or VLLM_MAX_NUM_SEQS)
 
 
 def _evaluation_seconds(

@@ -44,8 +44,7 @@ class Backend:
                 "accelerate's configuration says DeepSpeed, which the trainer does not speak; set"
                 " distributed_type: FSDP there, which shards the same things"
             )
-        self._accelerator = Accelerator(
-            mixed_precision="bf16" if precision == "bf16" else "no",
+        self._accelerator = Accelerator(  # precision is `autocast`'s and the shards' matter
             cpu=not torch.cuda.is_available(),
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout())],
         )
