@@ -73,7 +73,7 @@ _POSITIVE = (
     "rollout.vllm.timeout_s",
     "rollout.vllm.gpu_memory_share",
     "rollout.vllm.tensor_parallel_size",
-    "rollout.vllm.max_num_seqs",
+    "train.importance_cap",
     "optimizer.lr",
     "optimizer.eps",
     "train.max_steps",
@@ -81,6 +81,7 @@ _POSITIVE = (
     "train.epochs",
     "train.micro_batch_tokens",
     "train.logits_tokens",
+    "train.max_bad_steps",
     "lora.alpha",
     "evaluate.num_samples",
     "evaluate.top_p",
@@ -104,10 +105,9 @@ _NOT_NEGATIVE = (
     "optimizer.weight_decay",
     "optimizer.max_grad_norm",
     "train.max_resamples",
-    "train.max_bad_steps",
     "lora.rank",
-    "train.importance_cap",
     "rollout.max_logp_gap",
+    "rollout.vllm.max_num_seqs",
     "train.cpu_threads",
     "evaluate.every",
     "evaluate.temperature",
@@ -122,15 +122,25 @@ _NOT_NEGATIVE = (
 )
 
 
+_MAX_TIMEOUT_S = 1e6
+_VLLM_MAX_TEMPERATURE = 2.0
+
+
 def check_eval(config: EvalConfig) -> None:
     """Refuses what an evaluation cannot do.  Raises ConfigError, NotFoundError."""
     if not config.suites.names:
         raise ConfigError("which suites? add --suite NAME; `rlvr-zoo list suites` shows them")
     _check_bounds(config)
     _check_sampling(config)
+    if config.rollout.engine == "replay":
+        raise ConfigError(
+            "rollout.engine=replay: an evaluation samples the model that it measures; set"
+            " rollout.engine=transformers, or vllm"
+        )
+    _check_vllm(config.rollout, "suites.temperature", config.suites.temperature)
     plain = asdict(RolloutConfig())
     for key, value in asdict(config.rollout).items():
-        if key not in ("engine", "batch_tokens", "vllm") and value != plain[key]:
+        if key not in ("engine", "batch_tokens", "max_logp_gap", "vllm") and value != plain[key]:
             raise ConfigError(
                 f"rollout.{key}={value!r}: an evaluation does not look at it; set suites.{key} if"
                 " there is one, or leave it out"
@@ -142,6 +152,14 @@ def check(config: RunConfig) -> None:
     _check_bounds(config)
     _check_sampling(config)
     _check_groups(config)
+    if config.train.importance == "mask" and config.train.importance_cap <= 1:
+        raise ConfigError(
+            f"train.importance_cap={config.train.importance_cap}: train.importance=mask would leave"
+            " out tokens that sampler and trainer agree on; set it above 1"
+        )
+    _check_vllm(config.rollout, "rollout.temperature", config.rollout.temperature)
+    _check_vllm(config.rollout, "evaluate.temperature", config.evaluate.temperature)
+    _check_vllm(config.rollout, "suites.temperature", config.suites.temperature)
     if config.evaluate.temperature == 0 and config.evaluate.num_samples > 1:
         raise ConfigError(
             f"evaluate.num_samples={config.evaluate.num_samples}: greedy samples of a problem are"
@@ -168,6 +186,14 @@ def _check_sampling(config: RunConfig | EvalConfig) -> None:
         raise ConfigError(f"suites.pass_at={config.suites.pass_at}: set 1 or more")
 
 
+def _check_vllm(rollout: RolloutConfig, name: str, temperature: float | None) -> None:
+    if rollout.engine == "vllm" and (temperature or 0) > _VLLM_MAX_TEMPERATURE:
+        raise ConfigError(
+            f"{name}={temperature}: vLLM takes {_VLLM_MAX_TEMPERATURE:g} at most; set that or less,"
+            " or rollout.engine=transformers"
+        )
+
+
 def _check_bounds(config: RunConfig | EvalConfig) -> None:
     for path in (*_POSITIVE, *_NOT_NEGATIVE, *_AT_MOST_ONE, *_BELOW_ONE):
         value: Any = config
@@ -182,6 +208,8 @@ def _check_bounds(config: RunConfig | EvalConfig) -> None:
             raise ConfigError(f"{path}={value}: set 1 or less")
         if value >= 1 and path in _BELOW_ONE:
             raise ConfigError(f"{path}={value}: set less than 1")
+    if (timeout_s := config.rollout.vllm.timeout_s) > _MAX_TIMEOUT_S:  # sockets know no more
+        raise ConfigError(f"rollout.vllm.timeout_s={timeout_s:g}: set {_MAX_TIMEOUT_S:g} or less")
 
 
 def _check_groups(config: RunConfig) -> None:

@@ -62,7 +62,8 @@ class VllmConfig:
     folder: str = ""
     """A folder that trainer and servers share, for weights as a file; empty: a temporary one."""
     timeout_s: float = 3600.0
-    """A server that is silent for longer counts as down; a response is sent when it is complete."""
+    """A server that is silent for longer counts as down; a response is sent when it is complete,
+    so that the longest one has to fit."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """What vLLM computes in, in the trainer's process, and what servers are sent; `auto`: as the
     trainer's forward pass."""
@@ -70,8 +71,9 @@ class VllmConfig:
     """Share of a GPU's memory for vLLM's weights and cache, in the trainer's process."""
     tensor_parallel_size: int = 1
     """Ranks of the trainer that hold one model together, in the trainer's process."""
-    max_num_seqs: int = 256
-    """Completions that are sampled at once, of each server where there are servers."""
+    max_num_seqs: int = 0
+    """Completions that are sampled at once, of each server where there are servers; 0: as many as
+    vLLM takes by itself."""
     enforce_eager: bool = False
     """Start faster and sample slower, without compiled code and CUDA graphs."""
 
@@ -95,8 +97,9 @@ class RolloutConfig:
     batch_tokens: int = 131_072
     """Cache positions held at once; rows beyond it wait for the next round."""
     max_logp_gap: float = 0.0
-    """The run stops where sampling log-probs are this far from the trainer's, in nats, mean over a
-    step's tokens; 0 takes 0.001 in fp32 and 0.2 in bf16."""
+    """The run stops where sampling log-probs are this far from the trainer's, nats, mean over the
+    tokens of a step or an evaluation, or four times as far in a group; 0 takes 0.001 where both
+    compute in fp32, and else 0.05."""
     replay: str = ""
     """The run whose recorded rollouts the engine `replay` gives back."""
     vllm: VllmConfig = field(default_factory=VllmConfig)
@@ -177,8 +180,8 @@ class TrainConfig:
     """Compute activations anew in the backward pass, layer by layer: a third more time for a
     fraction of the memory; changes nothing else."""
     max_bad_steps: int = 3
-    """Optimizer steps in a row whose loss or gradient is not finite, and which are therefore left
-    out, before the run stops."""
+    """An optimizer step whose loss or gradient is not finite is left out; at this many in a row the
+    run stops."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """What forward and backward compute in; weights and optimizer are always fp32."""
     cpu_threads: int = 0
@@ -288,7 +291,7 @@ class EvalConfig:
     model: ModelConfig
     suites: SuitesConfig
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
-    """Its engine and batch_tokens count here."""
+    """Its engine, batch_tokens, max_logp_gap and vllm count here."""
     verify: VerifyConfig = field(default_factory=VerifyConfig)
     precision: Literal["fp32", "bf16"] = "fp32"
     """What the forward pass computes in."""

@@ -43,6 +43,10 @@ class DivergedError(RlvrZooError, ArithmeticError):
     """Training that cannot go on: its loss or gradient is no longer finite."""
 
 
+class DeviceMemoryError(RlvrZooError, MemoryError):
+    """A GPU's memory does not suffice for the smallest piece of work."""
+
+
 class SyncError(RlvrZooError, ArithmeticError):
     """A rollout engine that does not sample the policy that is trained."""
 

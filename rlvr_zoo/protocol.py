@@ -14,6 +14,7 @@ Tree = dict[str, Any]
 
 HARMLESS = (
     ("rollout", "batch_tokens"),
+    ("rollout", "max_logp_gap"),
     ("rollout", "vllm", "servers"),
     ("rollout", "vllm", "transfer"),
     ("rollout", "vllm", "folder"),
@@ -50,8 +51,8 @@ FREE = (
     ("train", "cpu_threads"),
 )
 """What runs of one protocol may differ in besides: the algorithm, what it is free to choose, and
-where files lie and what suites are called (the record holds digests of what is in them, and how
-suites were sampled)."""
+where files lie and what suites are called (the record holds digests of what is in them, of
+recorded rollouts, too, how suites were sampled, and what the engine computed in)."""
 
 
 def protocol_of(config: RunConfig) -> Tree:

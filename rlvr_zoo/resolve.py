@@ -52,7 +52,8 @@ def model_preset(name: str) -> Tree:
     if not name:
         raise NotFoundError(f"--model is empty: {nearest(name, known)}")
     if name in known:
-        tree = {key: value for key, value in known[name].items() if key != "description"}
+        about = ("description", "architecture")  # of the model, and no settings of a run
+        tree = {key: value for key, value in known[name].items() if key not in about}
         tree["model"] = {"name": name, **tree["model"]}
         return tree
     if Path(name).is_dir():
@@ -202,6 +203,9 @@ def _settled(tree: Tree, chosen: registry.Chosen) -> RunConfig:
     if config.problems.path:  # so that the run can be resumed from another folder
         path = str(Path(config.problems.path).expanduser().resolve())
         config = replace(config, problems=replace(config.problems, path=path))
+    if config.rollout.replay:
+        path = str(Path(config.rollout.replay).expanduser().resolve())
+        config = replace(config, rollout=replace(config.rollout, replay=path))
     if config.suites.data:
         data = str(Path(config.suites.data).expanduser().resolve())
         config = replace(config, suites=replace(config.suites, data=data))

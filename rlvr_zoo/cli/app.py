@@ -92,6 +92,44 @@ def run(
     raise typer.Exit(run_command(flags, output, resume, dry_run))
 
 
+@app.command()
+def plan(
+    gpus: Annotated[
+        str, typer.Option(help="NAMExCOUNT, for example h100x8; h100x8x2: two machines.")
+    ],
+    algo: Annotated[str | None, typer.Option(help="Algorithm, ablation, or module:Class.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Preset, folder, or hub name.  [default: tiny]")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="What is held equal.  [default: the model's, or micro]")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key.path=value; may be repeated.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each algorithm that are compared.")] = 5,
+    utilisation: Annotated[
+        float, typer.Option(help="Share of the GPUs' peak rate that an update reaches.")
+    ] = 0.4,
+    as_json: Json = False,
+) -> None:
+    """Say what a run takes: memory, hours, what it can show; exit code 1 where it cannot fit."""
+    from rlvr_zoo.cli.plan import plan_command
+    from rlvr_zoo.cli.run import Flags
+
+    flags = Flags(
+        algo=algo,
+        model=model,
+        protocol=protocol,
+        seed=None,
+        max_steps=None,
+        settings=tuple(set_ or ()),
+        file=config,
+    )
+    raise typer.Exit(plan_command(flags, gpus, seeds, utilisation, as_json))
+
+
 @app.command("eval")
 def eval_(
     model: Annotated[str, typer.Option(help="Preset, folder (also a checkpoint's), or hub name.")],

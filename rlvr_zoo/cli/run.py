@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -127,8 +128,11 @@ def load_quietly(say: Callable[[str], None]) -> None:
 
 
 def quiet_transformers() -> None:
-    """No progress bars but ours."""
+    """No progress bars but ours, and no word of torchao's, which transformers loads where it is."""
+    import torch  # sets up the loggers
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    for name in ("torchao", torch.utils._pytree.__name__):
+        getLogger(name).setLevel(ERROR)

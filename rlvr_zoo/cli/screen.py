@@ -6,6 +6,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -74,7 +75,7 @@ class Screen:
             self._warmup = self._progress.add_task("warm-up", note="")
         self._progress.update(self._warmup, completed=done, total=total, note=escape(message))
 
-    def ready(self, config: RunConfig, folder: Path, resumed_at: int, problems: str) -> None:
+    def ready(self, config: RunConfig, folder: Path, resumed_at: int, notes: Sequence[str]) -> None:
         if self._warmup is not None:
             self._progress.update(self._warmup, visible=False)
         self.say(
@@ -82,7 +83,8 @@ class Screen:
             f" protocol [bold]{escape(config.protocol)}[/bold], seed {config.seed}"
             f" -> {escape(str(folder))}"
         )
-        self.say(f"problems: {escape(problems)}")
+        for note in notes:
+            self.say(escape(note))
         if resumed_at:
             self.say(f"resumed after step {resumed_at}")
         self._training = self._progress.add_task(
@@ -93,7 +95,9 @@ class Screen:
         if self._training is not None:
             note = f"reward {metrics['reward/mean']:.2f}"
             self._progress.update(self._training, completed=step, note=note)
-        if metrics.get("train/skipped") == 1:
+        if metrics.get("train/not_finite"):
+            self.warn(f"step {step}: the loss or the gradient is not finite; the step is left out")
+        elif metrics.get("train/skipped") == 1:
             self.warn(f"step {step}: no rollout gives a signal, so no step was taken")
 
     def evaluating(self, standing: Standing) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -11,6 +10,9 @@ from rlvr_zoo.track.record import EvaluationRecord
 
 if TYPE_CHECKING:
     import torch
+
+    from rlvr_zoo.evaluate.proof import Prove
+    from rlvr_zoo.rollout.base import Compute, Engine
 
 T = TypeVar("T")
 
@@ -40,8 +42,13 @@ class Evaluator(Protocol):
     every: int
     """Steps between measurements, besides the first and the last; 0: only these."""
 
-    def measure(self, step: int) -> EvaluationRecord:
-        """What the policy scores after `step` steps."""
+    @property
+    def engine(self) -> Engine:
+        """What samples; its weights are the caller's to sync."""
+
+    def measure(self, step: int, prove: Prove) -> EvaluationRecord:
+        """What the policy scores after `step` steps.  Raises SyncError where `prove` shows that
+        another policy was measured."""
 
 
 class Ranks(Protocol):
@@ -66,7 +73,8 @@ class Machine(Ranks, Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def autocast(self) -> AbstractContextManager[None]: ...
+    @property
+    def compute(self) -> Compute: ...
 
     def wait(self) -> None: ...
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from rlvr_zoo import registry
 from rlvr_zoo.config import EvalConfig
 from rlvr_zoo.evaluate import suites
 from rlvr_zoo.evaluate.base import Machine, Standing
 from rlvr_zoo.evaluate.folder import EvalFolder, samples_folder
+from rlvr_zoo.evaluate.proof import Proof, of_model
 from rlvr_zoo.evaluate.suite import Bench, SuiteEvaluator
 from rlvr_zoo.models import load as models
 from rlvr_zoo.models.load import LoadedModel, PromptTemplate
+from rlvr_zoo.rollout.base import batch_tokens
+from rlvr_zoo.rollout.gap import engine_settings
 from rlvr_zoo.track import provenance
 from rlvr_zoo.track.record import EvaluationRecord
 
@@ -89,19 +94,21 @@ def execute(config: EvalConfig, output: Path, machine: Machine, observer: Observ
     with ExitStack() as stack:
         chosen = suites.chosen(config.suites)
         model = models.load(config.model, observer.progress)
-        nn.Module.to(model.lm, machine.device)
         verifier = registry.load(registry.VERIFIERS, config.verify.name)(config.verify)
         engine = registry.load(registry.ROLLOUTS, config.rollout.engine)(
-            model, config.rollout, machine.autocast
+            model, config.rollout, machine.compute
         )
         stack.enter_context(closing(engine))
-        engine.sync(model.lm.named_parameters, 0)
+        if engine.exact:  # else it stays where it takes no room from the engine, for proofs
+            nn.Module.to(model.lm, machine.device)
+        engine.sync(lambda: _on_device(model.lm, machine.device), 0)
+        prove = partial(Proof, of_model(model.lm, machine), config.rollout, torch.float32, machine)
         bench = Bench(
             engine=engine,
             verifier=stack.enter_context(verifier),
             template=PromptTemplate(config.model, model.tokenizer),
             max_context_tokens=model.max_context_tokens,
-            batch_tokens=config.rollout.batch_tokens,
+            batch_tokens=batch_tokens(engine),
             ranks=machine,
             seed=config.seed,
             progress=observer.evaluating,
@@ -120,12 +127,15 @@ def execute(config: EvalConfig, output: Path, machine: Machine, observer: Observ
         described = {each.name: each.described for each in evaluators}
         folder = None
         if machine.is_main:
-            identity = _identity(config, model, described)
+            said = engine_settings(engine, config.rollout, machine.compute.dtype)
+            version = getattr(engine, "description", "").partition(",")[0]  # not how many servers
+            said |= {"version": version} if version else {}
+            identity = _identity(config, model, described, said)
             folder = stack.enter_context(EvalFolder(output, identity))
         machine.wait()
         evaluations = []
         for evaluator in evaluators:
-            evaluations.append(evaluator.measure(0))
+            evaluations.append(evaluator.measure(0, prove))
             observer.evaluated(evaluations[-1])
         results = Results(
             config=config,
@@ -145,8 +155,16 @@ def execute(config: EvalConfig, output: Path, machine: Machine, observer: Observ
         return results
 
 
+def _on_device(lm: nn.Module, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+    """The weights, one at a time where the model lies elsewhere."""
+    return ((name, tensor.detach().to(device)) for name, tensor in lm.named_parameters())
+
+
 def _identity(
-    config: EvalConfig, model: LoadedModel, described: Mapping[str, Any]
+    config: EvalConfig,
+    model: LoadedModel,
+    described: Mapping[str, Any],
+    of_engine: Mapping[str, str],
 ) -> dict[str, Any]:
     """What decides a sample, so that samples of other settings are not taken for these."""
     of_model = {k: v for k, v in asdict(config.model).items() if k not in ("name", "path")}
@@ -157,6 +175,7 @@ def _identity(
         "model": {**of_model, "digest": model.digest, "eos_ids": sorted(model.eos_ids)},
         "verify": {**of_verify, **judges},
         "engine": config.rollout.engine,
+        **{f"engine_{key}": value for key, value in of_engine.items()},
         "precision": config.precision,
         "seed": config.seed,
         "suites": {

@@ -10,6 +10,7 @@ from rlvr_zoo.api import Problem
 from rlvr_zoo.config import RunConfig
 from rlvr_zoo.evaluate.base import Ranks
 from rlvr_zoo.evaluate.intervals import estimates, rerun_sd
+from rlvr_zoo.evaluate.proof import Prove
 from rlvr_zoo.rollout.base import Engine, Request, Sampling, sample_seed
 from rlvr_zoo.rollout.groups import judged_groups
 from rlvr_zoo.rollout.prompts import Prompts
@@ -31,7 +32,7 @@ class HeldOut:
         config: RunConfig,
         ranks: Ranks,
     ) -> None:
-        self._problems, self._engine, self._verifier = problems, engine, verifier
+        self._problems, self.engine, self._verifier = problems, engine, verifier
         self._ranks = ranks
         evaluate = config.evaluate
         self.every = evaluate.every
@@ -52,15 +53,18 @@ class HeldOut:
             for problem in problems
         ]
 
-    def measure(self, step: int) -> EvaluationRecord:
-        """Accuracy of the policy after `step` steps: mean over problems of their samples' mean."""
+    def measure(self, step: int, prove: Prove) -> EvaluationRecord:
+        """Accuracy of the policy after `step` steps: mean over problems of their samples' mean.
+
+        Raises SyncError where another policy was measured.
+        """
+        proof = prove(self.engine, self._sampling)
+        requests = self._ranks.shard(self._requests)
+        proof.check(requests)
         mine = judged_groups(
-            self._ranks.shard(self._problems),
-            self._ranks.shard(self._requests),
-            self._engine,
-            self._sampling,
-            self._verifier,
+            self._ranks.shard(self._problems), requests, self.engine, self._sampling, self._verifier
         )
+        proof.check(requests, mine.groups)
         outcomes = self._ranks.unshard(
             [tuple(int(verdict.correct) for verdict in group.verdicts) for group in mine.groups]
         )
@@ -74,5 +78,6 @@ class HeldOut:
             num_problems=len(outcomes),
             num_samples=len(outcomes[0]),
             rerun_sd=rerun_sd(outcomes),
+            logp_gap=proof.gap,
             outcomes={p.id: o for p, o in zip(self._problems, outcomes, strict=True)},
         )

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from rlvr_zoo.errors import PluginError
 from rlvr_zoo.evaluate import estimators
 from rlvr_zoo.evaluate.base import Progress, Ranks, Standing
 from rlvr_zoo.evaluate.intervals import estimates, rerun_sd
+from rlvr_zoo.evaluate.proof import Proof, Prove
 from rlvr_zoo.evaluate.response import Response
 from rlvr_zoo.evaluate.samples import Found, SampleStore
 from rlvr_zoo.evaluate.suites import Suite, fit
@@ -29,6 +30,9 @@ from rlvr_zoo.track.reader import Sample
 from rlvr_zoo.track.record import EvaluationRecord
 from rlvr_zoo.verify.base import Verifier
 
+CHUNK_ROWS = 4096
+"""Samples that are lost at most when an evaluation is interrupted, of an engine that takes all."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
@@ -38,8 +42,8 @@ class Bench:
     verifier: Verifier
     template: PromptTemplate
     max_context_tokens: int
-    batch_tokens: int
-    """Positions that one engine takes at once."""
+    batch_tokens: int | None
+    """Cache positions that one engine takes at once; None: it manages its cache by itself."""
     ranks: Ranks
     seed: int
     progress: Progress
@@ -86,22 +90,33 @@ class SuiteEvaluator:
             suite, lengths, bench.max_context_tokens, max_completion_tokens, bench.warn
         )
 
-    def measure(self, step: int) -> EvaluationRecord:
-        """Every metric of the suite with its interval; samples that are kept are not made again."""
+    @property
+    def engine(self) -> Engine:
+        """What samples."""
+        return self._bench.engine
+
+    def measure(self, step: int, prove: Prove) -> EvaluationRecord:
+        """Every metric of the suite with its interval; samples that are kept are not made again.
+
+        Raises SyncError where another policy was measured, whose samples are not kept.
+        """
         from rlvr_zoo.evaluate.lm_eval import score_task
 
         suite = self.suite
+        proof = prove(self.engine, suite.sampling)
         samples: dict[str, list[Sample]] = {}
 
         def respond(numbers: Sequence[int]) -> list[list[str]]:
             problems = [suite.problems[number] for number in numbers]
-            samples.update(self._samples(step, problems))
+            samples.update(self._samples(step, problems, proof))
             return [[Response(sample) for sample in samples[p.id]] for p in problems]
 
         scores = score_task(suite.name, suite.task, len(suite.problems), respond)
-        return _record(step, suite, scores, samples)
+        return replace(_record(step, suite, scores, samples), logp_gap=proof.gap)
 
-    def _samples(self, step: int, problems: Sequence[Problem]) -> dict[str, list[Sample]]:
+    def _samples(
+        self, step: int, problems: Sequence[Problem], proof: Proof
+    ) -> dict[str, list[Sample]]:
         """All samples of the problems, by problem id: kept ones, and the rest made and kept."""
         bench, num_samples = self._bench, self.suite.num_samples
         store = SampleStore(self._folder(step) / f"{self.name}.jsonl")
@@ -109,15 +124,19 @@ class SuiteEvaluator:
         kept = bench.ranks.broadcast(store.read() if bench.ranks.is_main else {})
         found = {place: kept[place] for place in wanted if place in kept}
         bench.progress(self._standing(found, len(problems)))
-        for chunk in self._chunks(problems, found):
+        for number, chunk in enumerate(self._chunks(problems, found)):
             mine = bench.ranks.shard(chunk)
+            requests = [work.request for work in mine]
+            if number == 0:  # before the others, it was looked at after the one before
+                proof.check(requests)
             judged = judged_groups(
                 [work.problem for work in mine],
-                [work.request for work in mine],
+                requests,
                 bench.engine,
                 self.suite.sampling,
                 bench.verifier,
             )
+            proof.check(requests, judged.groups)
             shares = [
                 samples_of(step, group, work.first)
                 for work, group in zip(mine, judged.groups, strict=True)
@@ -149,8 +168,8 @@ class SuiteEvaluator:
         rows, width = 0, 0
         for work in self._work(problems, found):
             size, length = len(work.request.seeds), len(work.request.prompt_ids)
-            positions = (rows + size) * (max(width, length) + limit)
-            if positions > self._bench.batch_tokens * world_size and len(chunk) >= world_size:
+            full = self._too_many(rows + size, max(width, length) + limit, world_size)
+            if full and len(chunk) >= world_size:
                 yield chunk
                 chunk, rows, width = [], 0, 0
             chunk.append(work)
@@ -158,13 +177,19 @@ class SuiteEvaluator:
         if chunk:
             yield chunk
 
+    def _too_many(self, rows: int, positions: int, world_size: int) -> bool:
+        """More rows of so many positions than the engines of all ranks should get at once."""
+        if self._bench.batch_tokens is None:
+            return rows > CHUNK_ROWS * world_size
+        return rows * positions > self._bench.batch_tokens * world_size
+
     def _work(self, problems: Sequence[Problem], found: Found) -> Iterator[_Work]:
         """What is still to be sampled, in pieces that one engine can hold; short prompts first, so
         that those sampled together need little padding."""
         for problem in sorted(problems, key=lambda problem: len(self._prompts[problem.id])):
             prompt = self._prompts[problem.id]
             length = len(prompt) + self.suite.sampling.max_completion_tokens
-            most = max(1, self._bench.batch_tokens // length)
+            most = max(1, (self._bench.batch_tokens or CHUNK_ROWS * length) // length)
             numbers = range(self.suite.num_samples)
             for run in _runs([n for n in numbers if (problem.id, n) not in found], most):
                 seeds = tuple(

@@ -116,6 +116,11 @@ def weights_digest(lm: torch.nn.Module) -> str:
     return hasher.hexdigest()
 
 
+TEMPLATE_DATE = "26 Jul 2024"
+"""What Llama's templates say for today: with the real day, prompts would differ by the day of a
+run, which could then be neither compared nor resumed.  Their own fallback."""
+
+
 class PromptTemplate:
     """A problem's text to the model's prompt tokens."""
 
@@ -141,7 +146,9 @@ class PromptTemplate:
         turns = [{"role": "system", "content": self._config.system}] if self._config.system else []
         turns.append({"role": "user", "content": user})
         return str(
-            self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            self._tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True, date_string=TEMPLATE_DATE
+            )
         )
 
     def ids(self, problem: str) -> tuple[int, ...]:

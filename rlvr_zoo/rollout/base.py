@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+import torch
 
 from rlvr_zoo.api import Rollout
 
@@ -15,6 +18,23 @@ if TYPE_CHECKING:
 Weights = Callable[[], "Iterable[tuple[str, Tensor]]"]
 """The policy's weights, named as in the Hugging Face model's state_dict, tied ones once.  Called on
 every rank: a sharded model is gathered as they are gone through."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """What an engine may know of how the trainer computes."""
+
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext
+    """The context of a forward pass of its fp32 weights."""
+    dtype: torch.dtype = torch.float32
+    """What a forward pass computes in."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    is_sharded: bool = False
+    """True where each rank holds a part of the policy only."""
+
+
+PLAIN = Compute()
+"""One process, fp32, on the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +65,11 @@ class Engine(Protocol):
     """True where it samples the policy that it was last synced with, so that log-probs that are
     far from the trainer's prove a fault; False where rollouts are another policy's."""
 
+    # It may say more of itself: `batch_tokens: int`, cache positions that it takes at once, where
+    # it does not manage its cache by itself; `dtype: torch.dtype | None`, what it computes in;
+    # `description: str`, what it is and its version, then, behind a comma, where it runs;
+    # `recording: str`, a digest of what it plays back.
+
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Rollout]]:
         """For each request one rollout a seed, in order; equal seeds give equal rollouts."""
 
@@ -58,6 +83,12 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Ends what it started; may be called twice."""
+
+
+def batch_tokens(engine: Engine) -> int | None:
+    """Cache positions that the engine takes at once; None: it manages its cache by itself."""
+    found: int | None = getattr(engine, "batch_tokens", None)
+    return found
 
 
 def sample_seed(run_seed: int, purpose: str, step: int, problem_id: str, sample: int) -> int:

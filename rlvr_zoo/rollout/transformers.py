@@ -1,4 +1,5 @@
-"""The engine that samples from the trainer's own model, by transformers.
+"""The engine that samples by transformers: from the trainer's own model, or, where each rank holds
+only a part of that, from a copy that every sync brings up to date.
 
 A prompt is computed once and its key-value cache is shared out to the group.  Rows that have ended
 leave the batch once a quarter of it is idle.
@@ -6,18 +7,18 @@ leave the batch once a quarter of it is idle.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import copy
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from rlvr_zoo.api import Rollout
 from rlvr_zoo.config import RolloutConfig
 from rlvr_zoo.models.load import LoadedModel
-from rlvr_zoo.rollout.base import Request, Sampling, Weights
+from rlvr_zoo.rollout.base import PLAIN, Compute, Request, Sampling, Weights
 from rlvr_zoo.rollout.sampling import draw, uniforms
 
 IDLE_SHARE = 0.25
@@ -30,29 +31,33 @@ class TransformersEngine:
     exact = True
     follows = True
 
-    def __init__(
-        self,
-        model: LoadedModel,
-        config: RolloutConfig,
-        precision: Callable[[], AbstractContextManager[None]] = nullcontext,
-    ) -> None:
-        """`precision` makes the context of every forward pass: autocast, or nothing."""
-        self._lm, self._tokenizer, self._config = model.lm, model.tokenizer, config
+    def __init__(self, model: LoadedModel, config: RolloutConfig, compute: Compute = PLAIN) -> None:
+        """To be made before the model is sharded."""
+        self._lm, self._tokenizer = model.lm, model.tokenizer
         self._eos = torch.tensor(sorted(model.eos_ids))
-        self._precision = precision
+        self.batch_tokens = config.batch_tokens
+        self._autocast, self._is_copy = compute.autocast, compute.is_sharded
+        if self._is_copy:
+            self._lm = copy.deepcopy(model.lm)
+            nn.Module.to(self._lm, device=compute.device, dtype=compute.dtype)
 
     @torch.no_grad()
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Rollout]]:
         """For each request one rollout a seed, in order."""
-        with self._precision():
+        with self._autocast():
             return [
                 rollouts
                 for chunk in self._chunks(requests, sampling)
                 for rollouts in self._generate(chunk, sampling)
             ]
 
+    @torch.no_grad()
     def sync(self, weights: Weights, version: int) -> None:
-        """Nothing to do: it samples from the trainer's own model."""
+        """Brings a copy up to date; nothing to do for the trainer's own model."""
+        if self._is_copy:
+            mine = dict(self._lm.named_parameters())
+            for name, tensor in weights():
+                mine[name].copy_(tensor)
 
     def rest(self) -> None:
         """Nothing to free: no cache outlives `generate`."""
@@ -68,7 +73,7 @@ class TransformersEngine:
         for stop, request in enumerate(requests):
             rows += len(request.seeds)
             width = max(width, len(request.prompt_ids))
-            full = rows * (width + sampling.max_completion_tokens) > self._config.batch_tokens
+            full = rows * (width + sampling.max_completion_tokens) > self.batch_tokens
             if full and stop > start:
                 yield requests[start:stop]
                 start, rows, width = stop, len(request.seeds), len(request.prompt_ids)

@@ -9,23 +9,28 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from importlib.util import find_spec
-from typing import Any, NamedTuple, Protocol
+from itertools import chain
+from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import distributed
 
 from rlvr_zoo.api import Rollout
 from rlvr_zoo.config import RolloutConfig, VllmConfig
 from rlvr_zoo.errors import ConfigError, EngineError
 from rlvr_zoo.models.load import LoadedModel
-from rlvr_zoo.rollout.base import Request, Sampling, Weights
-from rlvr_zoo.rollout.vllm_servers import Completion, Job, Server, Servers, rank
+from rlvr_zoo.rollout.base import PLAIN, Compute, Request, Sampling, Weights
+from rlvr_zoo.rollout.completions import Completion, Host, Job, Rules
+from rlvr_zoo.rollout.links import Client, Sender, Source
+from rlvr_zoo.rollout.server_http import one_line
+from rlvr_zoo.rollout.teams import joined, team
+from rlvr_zoo.rollout.vllm_local import buffers, config_folder, weights_missing
+from rlvr_zoo.rollout.vllm_servers import Servers
 
 SUPPORTED = "0.32 to 0.33"
 """Versions whose interface this file speaks; another one warns."""
@@ -46,15 +51,6 @@ def is_supported(found: str) -> bool:
     return re.match(r"0\.(32|33)\b", found) is not None
 
 
-class _Host(Protocol):
-    """Where vLLM runs."""
-
-    def complete(self, jobs: Sequence[Job], sampling: Sampling) -> list[Completion]: ...
-    def load(self, weights: Weights, version: int) -> None: ...
-    def rest(self) -> None: ...
-    def close(self) -> None: ...
-
-
 class VllmEngine:
     """Sampling by vLLM, every completion from its own seed.
 
@@ -64,40 +60,43 @@ class VllmEngine:
     exact = False
     follows = True
 
-    def __init__(
-        self,
-        model: LoadedModel,
-        config: RolloutConfig,
-        precision: Callable[[], AbstractContextManager[None]] = nullcontext,
-    ) -> None:
-        """`precision` is the context of the trainer's forward passes, which `dtype=auto` follows.
-
-        Raises EngineError where vLLM is missing or a server is down, ConfigError where the settings
-        do not fit the ranks.
+    def __init__(self, model: LoadedModel, config: RolloutConfig, compute: Compute = PLAIN) -> None:
+        """Raises EngineError where vLLM is missing or broken or a server is down, ConfigError where
+        the settings do not fit vLLM, the ranks or the device.
         """
         settings = config.vllm
-        nccl = settings.transfer == "nccl" or (
-            settings.transfer == "auto" and torch.cuda.is_available()
-        )
+        _refuse_hotter(config.temperature, "rollout.temperature=")
+        nccl = bool(settings.servers) and _by_nccl(settings, compute)
         if nccl or not settings.servers:
             require()
         self._tokenizer, self._eos_ids = model.tokenizer, model.eos_ids
-        self._has_weights = False
-        dtype = _dtype(settings, precision)
-        self._host: _Host = (
-            Servers(model, settings, dtype, NcclLink if nccl else None)
-            if settings.servers
-            else Colocated(model, settings, dtype)
-        )
+        self._version: int | None = None
+        given = {"auto": compute.dtype, "float32": torch.float32, "bfloat16": torch.bfloat16}
+        dtype = given[settings.dtype]
+        self._host: Host
+        if settings.servers:
+            servers = Servers(model, settings, dtype, _nccl_sender if nccl else None)
+            for found in servers.versions:
+                _warn_of(found)
+            self._host = servers
+        else:
+            self._host = Colocated(model, settings, dtype)
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """What vLLM computes in; None where servers do not tell, or differ."""
+        return self._host.dtype
+
+    @property
+    def description(self) -> str:
+        """vLLM's version, its precision, and where it runs, for people."""
+        return self._host.description
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Rollout]]:
-        """For each request one rollout a seed, in order."""
-        assert self._has_weights, "no sync since the start, or since the last rest"
-        if sampling.temperature > MAX_TEMPERATURE:
-            raise ConfigError(
-                f"temperature {sampling.temperature}: vLLM takes {MAX_TEMPERATURE} at most; set"
-                " that or less, or rollout.engine=transformers"
-            )
+        """For each request one rollout a seed, in order.  Raises EngineError where vLLM fails or
+        returns what cannot be trained on."""
+        assert self._version is not None, "no sync since the start, or since the last rest"
+        _refuse_hotter(sampling.temperature, "temperature ")
         jobs = [Job(r.prompt_ids, seed) for r in requests for seed in r.seeds]
         completions = self._host.complete(jobs, sampling)
         texts = self._tokenizer.batch_decode(
@@ -118,13 +117,18 @@ class VllmEngine:
         ]
 
     def sync(self, weights: Weights, version: int) -> None:
-        """Samples from these weights from now on."""
+        """Samples from these weights from now on.  Equal versions are equal weights: where it has
+        them already, it does nothing."""
+        if version == self._version:
+            return
+        self._version = None  # until it is done
         self._host.load(weights, version)
-        self._has_weights = True
+        self._version = version
 
     def rest(self) -> None:
-        """Sleeps, where vLLM shares the trainer's GPUs."""
-        self._has_weights = False
+        """Sleeps, where vLLM shares the trainer's devices; servers keep their weights."""
+        if isinstance(self._host, Colocated):
+            self._version = None
         self._host.rest()
 
     def close(self) -> None:
@@ -136,26 +140,56 @@ def require() -> None:
     """Raises EngineError where vLLM is missing; warns of a version that is not supported."""
     found = installed()
     if not found:
-        raise EngineError(
-            f"vLLM is not installed, which rollout.engine=vllm wants; {INSTALL}, or set"
-            " rollout.engine=transformers"
-        )
+        raise EngineError(f"vLLM is not installed: {INSTALL}; or take the engine transformers")
+    _warn_of(found)
+
+
+def _warn_of(found: str) -> None:
     if not is_supported(found):
         warnings.warn(
-            f"vLLM {found} is not among the supported versions, {SUPPORTED}"
+            f"vLLM {one_line(found, 40)} is not among the supported versions, {SUPPORTED}"
             f" (tested: {', '.join(TESTED)})",
             stacklevel=3,
         )
 
 
-def _dtype(
-    settings: VllmConfig, precision: Callable[[], AbstractContextManager[None]]
-) -> torch.dtype:
-    if settings.dtype != "auto":
-        return torch.float32 if settings.dtype == "float32" else torch.bfloat16
-    with precision():
-        half = torch.is_autocast_enabled("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.bfloat16 if half else torch.float32
+def _refuse_hotter(temperature: float, name: str) -> None:
+    if temperature > MAX_TEMPERATURE:
+        raise ConfigError(
+            f"{name}{temperature}: vLLM takes {MAX_TEMPERATURE} at most; set that or less, or"
+            " rollout.engine=transformers"
+        )
+
+
+def _by_nccl(settings: VllmConfig, compute: Compute) -> bool:
+    has_gpu = compute.device.type == "cuda"
+    if settings.transfer == "nccl" and not has_gpu:
+        raise ConfigError(
+            "rollout.vllm.transfer=nccl: goes from a GPU, and the trainer has none; set"
+            " rollout.vllm.transfer=files"
+        )
+    return has_gpu and settings.transfer != "files"
+
+
+@contextmanager
+def _working() -> Iterator[None]:
+    """Raises EngineError where vLLM is broken or cannot start: of its imports, an architecture it
+    lacks, too little memory, an option of another version ..."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of vLLM's own use of torch
+            yield
+    except (
+        ImportError, OSError, AssertionError, ValueError, RuntimeError, TypeError, AttributeError,
+        LookupError,
+    ) as error:  # fmt: skip
+        if isinstance(error, EngineError):
+            raise
+        said = one_line(str(error), 400)  # pydantic's has the reason in its third line
+        raise EngineError(
+            f"vLLM does not start: {type(error).__name__}: {said}; set rollout.vllm otherwise,"
+            " mend its installation, or set rollout.engine=transformers"
+        ) from error
 
 
 # --------------------------------------------------------------------------- in this process
@@ -182,39 +216,41 @@ class Colocated:
             )
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # weights come from this very process
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of vLLM's own use of torch
+        options: dict[str, Any] = {
+            "model": str(config_folder(model.lm)),
+            "load_format": "dummy",  # the first sync brings the weights
+            "skip_tokenizer_init": True,
+            "dtype": str(dtype).removeprefix("torch."),
+            "max_model_len": model.max_context_tokens,
+            "gpu_memory_utilization": settings.gpu_memory_share,
+            "tensor_parallel_size": width,
+            "distributed_executor_backend": None if ranks == 1 else "external_launcher",
+            "enforce_eager": settings.enforce_eager,
+            "enable_prefix_caching": True,
+            "logprobs_mode": "processed_logprobs",
+            "generation_config": "vllm",
+            "disable_log_stats": True,
+        }
+        if settings.max_num_seqs:  # else vLLM's own choice for the device
+            options["max_num_seqs"] = settings.max_num_seqs
+        with _working():
+            from vllm import LLM
             from vllm.platforms import current_platform
 
-        self._can_sleep, self._asleep = bool(current_platform.is_sleep_mode_available()), False
-        with tempfile.TemporaryDirectory() as folder:
-            model.lm.config.save_pretrained(folder)
-            self._llm = _started(
-                model=folder,
-                load_format="dummy",  # the first sync brings the weights
-                skip_tokenizer_init=True,
-                dtype=str(dtype).removeprefix("torch."),
-                max_model_len=model.max_context_tokens,
-                max_num_seqs=settings.max_num_seqs,
-                gpu_memory_utilization=settings.gpu_memory_share,
-                tensor_parallel_size=width,
-                distributed_executor_backend=None if ranks == 1 else "external_launcher",
-                enforce_eager=settings.enforce_eager,
-                enable_prefix_caching=True,
-                enable_sleep_mode=self._can_sleep,
-                logprobs_mode="processed_logprobs",
-                generation_config="vllm",
-                disable_log_stats=True,
-            )
-        self._stop_ids = sorted(model.eos_ids)
-        self._team = _team(ranks, width)
+            self._can_sleep, self._asleep = bool(current_platform.is_sleep_mode_available()), False
+            self._llm: Any = LLM(**options, enable_sleep_mode=self._can_sleep)
+        self.dtype: torch.dtype | None = dtype
+        self.description = f"vllm {installed()}, {options['dtype']}, in the trainer's process"
+        self._rules, self._stop_ids = Rules.of(model), sorted(model.eos_ids)
+        self._buffers = buffers(model.lm)
+        self._team = team(ranks, width)
         self.rest()
 
     def complete(self, jobs: Sequence[Job], sampling: Sampling) -> list[Completion]:
         """One completion a job, in order."""
         from vllm import SamplingParams, TokensPrompt
 
-        together, first = _joined(jobs, self._team)
+        together, first = joined(jobs, self._team)
         if not together:
             return []
         outputs = self._llm.generate(
@@ -235,13 +271,22 @@ class Colocated:
             use_tqdm=False,
         )
         mine = outputs[first : first + len(jobs)]
-        return [_completion(output.outputs[0]) for output in mine]
+        most = sampling.max_completion_tokens
+        return [
+            self._rules.checked(_completion(output.outputs[0]), most, "vLLM") for output in mine
+        ]
 
     def load(self, weights: Weights, version: int) -> None:
         """Takes the weights over from memory, waking up where it sleeps."""
         self._wake("weights")  # the cache would take the room that loading needs
-        pairs = ((name, tensor.detach()) for name, tensor in weights())
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": pairs})
+        pairs = ((name, tensor.detach()) for name, tensor in chain(weights(), self._buffers))
+        with weights_missing() as missing:
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": pairs})
+        if missing:
+            raise EngineError(
+                "vLLM was not given all of its model's weights, and would compute with others"
+                f" ({one_line('; '.join(missing))}); set rollout.engine=transformers"
+            )
         self._wake("kv_cache")
         self._asleep = False
         if not self._llm.reset_prefix_cache():
@@ -273,120 +318,29 @@ class Colocated:
         _KEPT.append(llm)
 
 
-def _started(**options: Any) -> Any:
-    """Raises EngineError where vLLM cannot start."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            from vllm import LLM
-
-            return LLM(**options)
-    except (ValueError, RuntimeError) as error:  # too little memory, an architecture it lacks ...
-        said = " ".join(str(error).split())  # pydantic's has the reason in its third line
-        raise EngineError(
-            f"vLLM does not start: {said[:400]}; set rollout.vllm otherwise, or"
-            " rollout.engine=transformers"
-        ) from error
-
-
 def _completion(output: Any) -> Completion:
-    ids = tuple(output.token_ids)
-    logps = [at[token].logprob for at, token in zip(output.logprobs, ids, strict=True)]
-    return Completion(ids, tuple(logps))
-
-
-def _team(num_ranks: int, width: int) -> distributed.ProcessGroup | None:
-    """The ranks that hold one model together; None where each holds its own."""
-    if width == 1:
-        return None
-    teams = [list(range(first, first + width)) for first in range(0, num_ranks, width)]
-    mine: distributed.ProcessGroup
-    mine, _ = distributed.new_subgroups_by_enumeration(teams, backend="gloo")
-    return mine
-
-
-def _joined(
-    jobs: Sequence[Job], team: distributed.ProcessGroup | None
-) -> tuple[Sequence[Job], int]:
-    """The jobs of all ranks of a team, and where this rank's begin."""
-    if team is None:
-        return jobs, 0
-    shares: list[Any] = [None] * distributed.get_world_size(team)
-    distributed.all_gather_object(shares, list(jobs), group=team)
-    before = shares[: distributed.get_rank(team)]
-    return [job for share in shares for job in share], sum(len(share) for share in before)
+    ids, steps = tuple(output.token_ids), output.logprobs or ()
+    logps = [at[token].logprob for at, token in zip(steps, ids, strict=False) if token in at]
+    return Completion(ids, tuple(logps), output.finish_reason)
 
 
 # --------------------------------------------------------------------------- to servers, by NCCL
 
 
-class _Meta(NamedTuple):
-    name: str
-    dtype: torch.dtype
-    shape: tuple[int, ...]
+def _nccl_sender(source: Source, client: Client, num_workers: int) -> Sender:
+    """vLLM's trainer-side engine, connected to the workers."""
+    from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
+    from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
+    from vllm.utils.network_utils import get_ip, get_open_port
 
-
-class _Source:
-    """The weights as vLLM's trainer-side engine goes through them."""
-
-    def __init__(self, weights: Weights, dtype: torch.dtype) -> None:
-        self.weights, self._dtype = weights, dtype
-        self._metadata = [_Meta(n, t.dtype, tuple(t.shape)) for n, t in self]
-
-    def metadata(self) -> list[_Meta]:
-        return self._metadata
-
-    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        for name, tensor in self.weights():
-            yield name, tensor.detach().to(self._dtype)
-
-
-class NcclLink:
-    """Weights from the trainer's first rank to the workers of one server, by vLLM's own
-    weight-transfer engine.  Needs GPUs on both sides, and has not been run on any."""
-
-    def __init__(self, url: str, num_workers: int, dtype: torch.dtype) -> None:
-        self._url, self._num_workers, self._dtype = url, num_workers, dtype
-        self._source: _Source | None = None
-        self._sender: Any = None
-
-    def send(self, weights: Weights, version: int) -> None:
-        """Raises EngineError where the server does not answer."""
-        first = self._source is None
-        if self._source is None:
-            self._source = _Source(weights, self._dtype)
-        self._source.weights = weights
-        if rank() != 0:
-            for _ in self._source:  # takes part in gathering them
-                pass
-            return
-        try:
-            if first:
-                self._sender = self._connected(self._source)
-            self._sender.send_weights()
-        except OSError as error:  # requests' errors are
-            raise Server(self._url, 0).down(error) from error
-
-    def _connected(self, source: _Source) -> Any:
-        from vllm.distributed.weight_transfer.clients import HTTPVLLMWeightSyncClient
-        from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
-        from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
-        from vllm.utils.network_utils import get_ip, get_open_port
-
-        client = HTTPVLLMWeightSyncClient(self._url)
-        client.shutdown_weight_transfer_engine()  # a trainer that died may have left a connection
-        return WeightTransferTrainerFactory.trainer_init(
-            NCCLTrainerInitInfo(
-                master_address=get_ip(),
-                master_port=get_open_port(),
-                world_size=1 + self._num_workers,
-                rank=0,
-            ),
-            client=client,
-            source=source,
-        )
-
-    def close(self) -> None:
-        if self._sender is not None:
-            self._sender.shutdown()
-            self._sender = None
+    sender: Sender = WeightTransferTrainerFactory.trainer_init(
+        NCCLTrainerInitInfo(
+            master_address=get_ip(),
+            master_port=get_open_port(),
+            world_size=1 + num_workers,
+            rank=0,
+        ),
+        client=client,
+        source=source,
+    )
+    return sender

@@ -1,96 +1,149 @@
-"""vLLM servers over HTTP: prompts shared out, weights sent by NCCL or as a file."""
+"""vLLM servers: prompts shared out, weights sent, and each server this run's alone."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPException
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
-from urllib.error import HTTPError
-from urllib.request import Request as HttpRequest
-from urllib.request import urlopen
+import uuid
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
-from safetensors.torch import save_file
+from pydantic import Field
 from torch import distributed
 
 from rlvr_zoo.config import VllmConfig
 from rlvr_zoo.errors import ConfigError, EngineError
 from rlvr_zoo.models.load import LoadedModel
+from rlvr_zoo.rollout.background import gather
 from rlvr_zoo.rollout.base import Sampling, Weights
+from rlvr_zoo.rollout.completions import Completion, Job, Rules
+from rlvr_zoo.rollout.links import Connect, FileLink, Link, NcclLink, rank
+from rlvr_zoo.rollout.server_http import Hangup, Refusal, Reply, Server, Unusable
+
+NUM_AT_ONCE = 256
+"""Requests to a server at once where neither the settings nor the server say how many."""
+
+R = TypeVar("R", bound=Reply)
+
+# --------------------------------------------------------------------------- what servers say
 
 
-class Job(NamedTuple):
-    """One completion that is wanted."""
-
-    prompt_ids: tuple[int, ...]
-    seed: int
-
-
-class Completion(NamedTuple):
-    """Tokens as sampled, the end token included, and the log-prob of each."""
-
-    ids: tuple[int, ...]
-    logp: tuple[float, ...]
+class _Model(Reply):
+    id: str
+    parent: str | None = None
+    """The model that it is an adapter of."""
+    max_model_len: int | None = None
 
 
-class Link(Protocol):
-    """Brings weights to servers.  Every rank of the trainer has one; the first rank's sends, and
-    the others go through the weights with it."""
-
-    def send(self, weights: Weights, version: int) -> None: ...
-    def close(self) -> None: ...
+class _Models(Reply):
+    data: list[_Model] = Field(min_length=1)
 
 
-Connect = Callable[[str, int, torch.dtype], Link]
-"""From a server's URL, the number of its workers, and the type to send in, to a link."""
+class _Version(Reply):
+    version: str
 
 
-class Server:
-    """One vLLM server in development mode, which has the routes for new weights."""
+class _ModelConfig(Reply):
+    dtype: str | None = None
 
-    def __init__(self, url: str, timeout_s: float) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"rollout.vllm.servers: {url!r} is no URL; write http://HOST:PORT")
-        self.url, self._timeout_s = url.rstrip("/"), timeout_s
 
-    def get(self, path: str) -> Any:
-        return self._ask(HttpRequest(f"{self.url}/{path}"))
+class _SchedulerConfig(Reply):
+    max_num_seqs: int | None = None
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        return self._ask(
-            HttpRequest(
-                f"{self.url}/{path}",
-                data=json.dumps(body or {}).encode(),
-                headers={"Content-Type": "application/json"},
-            )
+
+class _TransferConfig(Reply):
+    backend: str
+
+
+class _Config(Reply):
+    config_of_model: _ModelConfig = Field(alias="model_config")  # pydantic owns the plain name
+    scheduler_config: _SchedulerConfig
+    weight_transfer_config: _TransferConfig | None
+
+
+class _Info(Reply):
+    vllm_config: _Config
+
+
+class _WorldSize(Reply):
+    world_size: int = Field(ge=1)
+
+
+class _Reset(Reply):
+    success: bool
+
+
+class _Weights(Reply):
+    weight_version: str
+
+
+class _LogProbs(Reply):
+    token_logprobs: list[float]
+
+
+class _Choice(Reply):
+    token_ids: list[int]
+    logprobs: _LogProbs
+    finish_reason: str | None
+
+
+class _Completions(Reply):
+    choices: list[_Choice] = Field(min_length=1, max_length=1)
+
+
+class _Found(NamedTuple):
+    """What is known of a server."""
+
+    model: str
+    version: str
+    """Empty where it does not tell."""
+    config: _Config | None
+    """None where it does not tell."""
+    tells_weights: bool
+    """True where it can be asked whose weights it has."""
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        name = (self.config.config_of_model.dtype or "") if self.config else ""
+        found = getattr(torch, name.removeprefix("torch."), None)
+        return found if isinstance(found, torch.dtype) else None
+
+    @property
+    def max_num_seqs(self) -> int:
+        told = self.config.scheduler_config.max_num_seqs if self.config else None
+        return told or NUM_AT_ONCE
+
+
+def _if_told(server: Server, path: str, reply: type[R], hangup: Hangup) -> R | None:
+    """None where the server has no such route, or another version's."""
+    try:
+        return server.get(path, reply, hangup)
+    except (Refusal, Unusable):
+        return None
+
+
+def _look(server: Server, max_context_tokens: int, hangup: Hangup) -> _Found:
+    """Raises EngineError where it cannot hold the model's context."""
+    models = server.get("v1/models", _Models, hangup).data
+    base = next((model for model in models if not model.parent), models[0])
+    if base.max_model_len is None:
+        raise server.unusable(f"/v1/models: {base.id!r} has no max_model_len")
+    if base.max_model_len < max_context_tokens:
+        raise EngineError(
+            f"vLLM server {server.url} takes {base.max_model_len} tokens of prompt and completion,"
+            f" and the model {max_context_tokens}; start it with --max-model-len"
+            f" {max_context_tokens}, or set model.max_context_tokens={base.max_model_len}"
         )
+    version = _if_told(server, "version", _Version, hangup)
+    info = _if_told(server, "server_info?config_format=json", _Info, hangup)
+    return _Found(
+        model=base.id,
+        version=version.version if version else "",
+        config=info.vllm_config if info else None,
+        tells_weights=_if_told(server, "weight_info", _Weights, hangup) is not None,
+    )
 
-    def _ask(self, request: HttpRequest) -> Any:
-        """Raises EngineError where the server does not answer, or refuses."""
-        try:
-            with urlopen(request, timeout=self._timeout_s) as reply:
-                text = reply.read()
-        except HTTPError as error:
-            said = error.read().decode(errors="replace").strip()
-            raise EngineError(
-                f"vLLM server {self.url} refuses {request.selector}: {error.code} {said[:300]};"
-                " start it with `rlvr-zoo serve`, on this model"
-            ) from error
-        except (OSError, HTTPException) as error:
-            raise self.down(error) from error
-        return json.loads(text) if text else None
 
-    def down(self, error: Exception) -> EngineError:
-        reason = getattr(error, "reason", None) or error
-        return EngineError(
-            f"vLLM server {self.url} does not answer ({type(error).__name__}: {reason}); start it"
-            " again with `rlvr-zoo serve`, then go on by the same command (a run: with --resume)"
-        )
+# --------------------------------------------------------------------------- the host
 
 
 class Servers:
@@ -105,54 +158,98 @@ class Servers:
     ) -> None:
         """`connect` is None where weights go as a file.
 
-        Raises EngineError for a server that is down or cannot hold the model's context.
+        Raises EngineError for a server that is down, is none, or cannot hold the model's context,
+        ConfigError for settings that do not go with servers.
         """
+        if settings.tensor_parallel_size > 1:
+            raise ConfigError(
+                f"rollout.vllm.tensor_parallel_size={settings.tensor_parallel_size}: is for vLLM in"
+                " the trainer's process; leave it at 1, and start servers with"
+                " --tensor-parallel-size"
+            )
         self._servers = [Server(url, settings.timeout_s) for url in settings.servers]
-        self._names = [self._served(server, model.max_context_tokens) for server in self._servers]
-        self._stop_ids = sorted(model.eos_ids)
-        self._num_threads = settings.max_num_seqs * len(self._servers)
+        self._found = self._look_at_all(model.max_context_tokens)
+        self._rules, self._stop_ids = Rules.of(model), sorted(model.eos_ids)
         self._rank = rank()
+        num_ranks = distributed.get_world_size() if distributed.is_initialized() else 1
+        most = settings.max_num_seqs or min(found.max_num_seqs for found in self._found)
+        self._width = max(1, most // num_ranks)
+        self._run, self._claim = uuid.uuid4().hex, ""
+        dtypes = {found.dtype for found in self._found}
+        self.dtype = dtypes.pop() if len(dtypes) == 1 else None
+        self.description = self._described()
         self._links: list[Link] = (
             [FileLink(self._servers, settings.folder, dtype)]
             if connect is None
             else [
-                connect(server.url, server.get("get_world_size")["world_size"], dtype)
-                for server in self._servers
+                NcclLink(server, self._num_workers(number), dtype, connect)
+                for number, server in enumerate(self._servers)
             ]
         )
 
-    def _served(self, server: Server, max_context_tokens: int) -> str:
-        """The name of the model that it serves."""
-        served = server.get("v1/models")["data"][0]
-        if (limit := served["max_model_len"]) < max_context_tokens:
+    def _look_at_all(self, max_context_tokens: int) -> list[_Found]:
+        hangup, number = Hangup(), len(self._servers)
+        found = gather(
+            lambda n: _look(self._servers[n], max_context_tokens, hangup),
+            [[n] for n in range(number)],
+            1,
+            hangup.hang_up,
+        )
+        return [found[n] for n in range(number)]
+
+    def _described(self) -> str:
+        versions = sorted({found.version for found in self._found if found.version})
+        number = len(self._servers)
+        parts = [
+            f"vllm {' and '.join(versions)}".strip(),
+            str(self.dtype).removeprefix("torch.") if self.dtype else "",
+            "1 server" if number == 1 else f"{number} servers",
+        ]
+        return ", ".join(part for part in parts if part)
+
+    @property
+    def versions(self) -> set[str]:
+        """Of vLLM, of those servers that tell."""
+        return {found.version for found in self._found if found.version}
+
+    def _num_workers(self, number: int) -> int:
+        """Raises EngineError where a server was not started for weights by NCCL."""
+        server, config = self._servers[number], self._found[number].config
+        transfer = config.weight_transfer_config if config else None
+        if config is not None and (transfer is None or transfer.backend != "nccl"):
             raise EngineError(
-                f"vLLM server {server.url} takes {limit} tokens of prompt and completion, and the"
-                f" model {max_context_tokens}; start it with --max-model-len {max_context_tokens},"
-                f" or set model.max_context_tokens={limit}"
+                f"vLLM server {server.url} takes no weights by NCCL; start it with"
+                """ --weight-transfer-config '{"backend": "nccl"}' (`rlvr-zoo serve` does, on a"""
+                " GPU), or set rollout.vllm.transfer=files"
             )
-        return str(served["id"])
+        return server.get("get_world_size", _WorldSize).world_size
+
+    # ----------------------------------------------------------------- sampling
 
     def complete(self, jobs: Sequence[Job], sampling: Sampling) -> list[Completion]:
         """One completion a job, in order; jobs of one prompt go to one server, which computes the
-        prompt once."""
-        if not jobs:
-            return []
+        prompt once.  Raises EngineError for the first server that fails."""
         numbers: dict[tuple[int, ...], int] = {}
-        places = [numbers.setdefault(job.prompt_ids, len(numbers)) for job in jobs]
-        turns = [(place + self._rank) % len(self._servers) for place in places]
-        pool = ThreadPoolExecutor(min(len(jobs), self._num_threads))
-        try:
-            asked = [
-                pool.submit(self._complete, turn, job, sampling)
-                for turn, job in zip(turns, jobs, strict=True)
-            ]
-            return [each.result() for each in asked]
-        finally:
-            pool.shutdown(cancel_futures=True)
+        lanes: list[list[int]] = [[] for _ in self._servers]
+        server_of: list[int] = []
+        for number, job in enumerate(jobs):
+            place = numbers.setdefault(job.prompt_ids, len(numbers))
+            server_of.append((place + self._rank) % len(lanes))
+            lanes[server_of[-1]].append(number)
+        hangup = Hangup()
+        done = gather(
+            lambda number: self._complete(server_of[number], jobs[number], sampling, hangup),
+            lanes,
+            self._width,
+            hangup.hang_up,
+        )
+        self._verify_claims()
+        return [done[number] for number in range(len(jobs))]
 
-    def _complete(self, number: int, job: Job, sampling: Sampling) -> Completion:
+    def _complete(self, at: int, job: Job, sampling: Sampling, hangup: Hangup) -> Completion:
+        server = self._servers[at]
         body = {
-            "model": self._names[number],
+            "model": self._found[at].model,
             "prompt": list(job.prompt_ids),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -170,18 +267,54 @@ class Servers:
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
         }
-        choice = self._servers[number].post("v1/completions", body)["choices"][0]
-        return Completion(tuple(choice["token_ids"]), tuple(choice["logprobs"]["token_logprobs"]))
+        choice = server.post("v1/completions", body, _Completions, hangup).choices[0]
+        completion = Completion(
+            tuple(choice.token_ids), tuple(choice.logprobs.token_logprobs), choice.finish_reason
+        )
+        return self._rules.checked(
+            completion, sampling.max_completion_tokens, f"vLLM server {server.url}"
+        )
+
+    # ----------------------------------------------------------------- weights
 
     def load(self, weights: Weights, version: int) -> None:
         """Sends the weights to every server; ranks wait until all have them."""
+        self._claim_all(f"{self._run}-{version}")  # before sending: of two runs, one will notice
         for link in self._links:
-            link.send(weights, version)
+            link.send(weights)
         if self._rank == 0:
             for server in self._servers:
-                server.post("reset_prefix_cache")
+                if not server.post("reset_prefix_cache", None, _Reset).success:
+                    raise EngineError(
+                        f"vLLM server {server.url} kept its prefix cache at weights {version}: it"
+                        " would go on from old ones; is it in use by another? One server serves"
+                        " one run at a time"
+                    )
+        self._verify_claims()
         if distributed.is_initialized():
             distributed.barrier()
+
+    def _claim_all(self, claim: str) -> None:
+        self._claim = claim
+        for server in self._claimed():
+            server.post("update_weight_version", {"new_version": claim})
+
+    def _verify_claims(self) -> None:
+        """Raises EngineError where another run has loaded its weights since this one did."""
+        for server in self._claimed():
+            if server.get("weight_info", _Weights).weight_version != self._claim:
+                raise EngineError(
+                    f"vLLM server {server.url} was given another run's weights, or was started"
+                    " anew: one server serves one run at a time; give each run its own"
+                    " (`rlvr-zoo serve`), then go on by the same command (a run: with --resume)"
+                )
+
+    def _claimed(self) -> list[Server]:
+        """The servers that can say whose weights they have; the first rank asks for all ranks."""
+        if self._rank != 0:
+            return []
+        pairs = zip(self._servers, self._found, strict=True)
+        return [server for server, found in pairs if found.tells_weights]
 
     def rest(self) -> None:
         """Nothing to free: servers have their own devices."""
@@ -191,38 +324,3 @@ class Servers:
         for link in self._links:
             link.close()
         self._links = []
-
-
-class FileLink:
-    """Weights as one file in a folder that trainer and servers see, which all servers then read."""
-
-    def __init__(self, servers: Sequence[Server], folder: str, dtype: torch.dtype) -> None:
-        self._servers, self._dtype = servers, dtype
-        self._folder: Path | None = None
-        if rank() == 0:
-            self._folder = Path(tempfile.mkdtemp(prefix="rlvr-zoo-weights-", dir=folder or None))
-
-    def send(self, weights: Weights, version: int) -> None:
-        """Raises EngineError where a server does not answer, or cannot read the file."""
-        if self._folder is None:
-            for _ in weights():  # takes part in gathering them
-                pass
-            return
-        tensors = {
-            name: tensor.detach().to("cpu", self._dtype).contiguous() for name, tensor in weights()
-        }
-        save_file(tensors, self._folder / "model.safetensors")
-        for server in self._servers:
-            server.post(
-                "collective_rpc",
-                {"method": "reload_weights", "kwargs": {"weights_path": str(self._folder)}},
-            )
-
-    def close(self) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def rank() -> int:
-    """This process among the trainer's."""
-    return distributed.get_rank() if distributed.is_initialized() else 0

@@ -62,7 +62,8 @@ def state_survives_a_checkpoint(subject: Subject) -> float:
     _companions_followed(subject, before, after)
     with tempfile.TemporaryDirectory() as folder, no_progress_bars():
         state = State(step=1, optimizer_steps=learner.num_optimizer_steps)
-        path = checkpoint.save(Path(folder), learner, _model()[1], state, keep=1)
+        parts = checkpoint.snapshot(learner)
+        path = checkpoint.save(Path(folder), learner, parts, _model()[1], state, keep=1)
         resumed = _learner(subject)
         checkpoint.load(path, resumed)
     _step(learner, rows)

@@ -53,6 +53,9 @@ class EvaluationRecord:
     rerun_sd: float | None = None
     """Standard deviation of the accuracy over reruns with other seeds on the same problems; None
     where one sample of each cannot tell."""
+    logp_gap: float | None = None
+    """Mean distance of the engine's log-probs from the policy's over the tokens that prove that it
+    sampled the policy, nats; None where it runs the policy itself."""
     outcomes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Problem id -> 1 or 0 for each sample."""
 
@@ -62,6 +65,8 @@ class EvaluationRecord:
         powers = {1 << n for n in range(1, 20)} | {self.num_samples} - {1}
         wanted = set(pass_at) or powers
         metrics = {"accuracy": self.accuracy, "low": self.low, "high": self.high}
+        if self.logp_gap is not None:
+            metrics["logp_gap"] = self.logp_gap
         for name, estimate in self.metrics.items():
             k = re.fullmatch(r"pass_at_(\d+)", name)
             if name != "maj_at_1" and (k is None or int(k[1]) in wanted):

@@ -28,14 +28,15 @@ _WAY_OUT = {
 
 
 @contextmanager
-def storage(path: Path) -> Iterator[None]:
-    """Turns any OSError of the block into a one-line StorageError (its `errno` is kept)."""
+def storage(path: Path, elsewhere: str = _ELSEWHERE) -> Iterator[None]:
+    """Turns any OSError of the block into a one-line StorageError (its `errno` is kept);
+    `elsewhere` says how to choose another place."""
     try:
         yield
     except StorageError:
         raise
     except OSError as error:
-        way_out = _WAY_OUT.get(error.errno or 0, _ELSEWHERE)
+        way_out = _WAY_OUT.get(error.errno or 0, _ELSEWHERE).replace(_ELSEWHERE, elsewhere)
         refusal = StorageError(f"{path}: {error.strerror or error}; {way_out}")
         refusal.errno = error.errno
         raise refusal from error

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Literal, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, gather_object
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from rlvr_zoo.errors import ConfigError
+from rlvr_zoo.rollout.base import Compute
 from rlvr_zoo.train.ranks import timeout
+from rlvr_zoo.train.sharding import shard, whole
 
 T = TypeVar("T")
 
@@ -22,10 +26,24 @@ class Backend:
     """One process's view of all of them.
 
     Every rank holds the whole step batch, small as it is next to a model, and works on its share.
+    Models are whole on every rank, whose gradients are added up after the last micro-batch of a
+    step; or sharded (FSDP2), and then every rank must run every forward and backward pass.
     """
 
-    def __init__(self, precision: Literal["fp32", "bf16"]) -> None:
-        """Raises ConfigError where fewer processes came together than were launched."""
+    def __init__(
+        self,
+        precision: Literal["fp32", "bf16"],
+        parallel: Literal["auto", "ddp", "fsdp"] = "auto",
+    ) -> None:
+        """`auto` shards where `accelerate launch` was told to.
+
+        Raises ConfigError where fewer processes came together than were launched.
+        """
+        if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
+            raise ConfigError(
+                "accelerate's configuration says DeepSpeed, which the trainer does not speak; set"
+                " distributed_type: FSDP there, which shards the same things"
+            )
         self._accelerator = Accelerator(
             mixed_precision="bf16" if precision == "bf16" else "no",
             cpu=not torch.cuda.is_available(),
@@ -35,8 +53,12 @@ class Backend:
         if launched != self.world_size:
             raise ConfigError(
                 f"{launched} processes were launched, but {self.world_size} came together;"
-                " start them with --num-processes"
+                " start them with --num-processes, torchrun, or accelerate launch on GPUs"
             )
+        told = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+        wanted = parallel == "fsdp" or (parallel == "auto" and told)
+        self.is_sharded = wanted and self.world_size > 1
+        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
 
     @property
     def device(self) -> torch.device:
@@ -55,37 +77,50 @@ class Backend:
         """True on the one process that writes files."""
         return self.rank == 0
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """The module on this rank's device, in the run's precision, its gradients shared."""
-        return cast(nn.Module, self._accelerator.prepare_model(module))
+    @property
+    def compute(self) -> Compute:
+        """What a rollout engine may know of the forward passes here."""
+        return Compute(
+            autocast=self.autocast,
+            dtype=self._dtype,
+            device=self.device,
+            is_sharded=self.is_sharded,
+        )
+
+    @cached_property
+    def _mesh(self) -> DeviceMesh:
+        return init_device_mesh(self.device.type, (self.world_size,))
+
+    def place(self, module: nn.Module, full_precision: bool = False) -> None:
+        """Moves the module to this rank's device, or this rank's part of it; `full_precision` for
+        one that is not called within `autocast`."""
+        if self.is_sharded:
+            shard(module, self._mesh, torch.float32 if full_precision else self._dtype)
+        else:
+            module.to(self.device)
 
     def autocast(self) -> AbstractContextManager[None]:
-        """The context of a forward pass of a module that is not wrapped."""
-        return cast(AbstractContextManager[None], self._accelerator.autocast())
+        """The context of a forward pass: of fp32 weights in the run's precision."""
+        enabled = self._dtype != torch.float32 and not self.is_sharded
+        return torch.autocast(self.device.type, dtype=self._dtype, enabled=enabled)
 
-    @contextmanager
-    def accumulating(self, modules: Sequence[nn.Module], last: bool) -> Iterator[None]:
-        """Around the forward and backward pass of a micro-batch: ranks meet at a step's `last`.
-
-        DDP decides at the forward pass whether the backward pass will meet.
-        """
-        with ExitStack() as stack:
-            if not last:
-                for module in modules:
-                    stack.enter_context(self._accelerator.no_sync(module))
-            yield
-
-    def backward(self, loss: Tensor) -> None:
-        """Adds this rank's share to the gradients.
-
-        DDP averages over ranks, so the loss is scaled up by their number.
-        """
-        self._accelerator.backward(loss * self.world_size)
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Adds up what the ranks found; sharded models have done so in the backward pass."""
+        if self.world_size == 1 or self.is_sharded:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:  # no row of this rank's led there
+                parameter.grad = torch.zeros_like(parameter)
+        pending = [
+            distributed.all_reduce(parameter.grad, async_op=True) for parameter in parameters
+        ]
+        for work in pending:
+            work.wait()
 
     def clip(self, parameters: Sequence[nn.Parameter], max_norm: float) -> float:
         """Scales the gradients down to a 2-norm (0: leaves them), and returns what it was."""
         bound = max_norm if max_norm > 0 else float("inf")
-        return float(self._accelerator.clip_grad_norm_(parameters, bound))
+        return float(whole(nn.utils.clip_grad_norm_(parameters, bound)))
 
     def shard(self, items: Sequence[T]) -> list[T]:
         """This rank's share: every world_size-th item."""
@@ -105,13 +140,24 @@ class Backend:
             return tensor
         return cast(Tensor, self._accelerator.reduce(tensor, reduction="sum"))
 
+    def any(self, value: bool) -> bool:
+        """Does any rank say so?"""
+        return bool(self.sum(torch.tensor(float(value), device=self.device)) > 0)
+
     def sum_metrics(self, metrics: Mapping[str, Tensor]) -> dict[str, float]:
-        """Each rank's share of every metric, summed; the names are the same on all ranks."""
-        names = sorted(metrics)
+        """Each rank's share of every metric, summed; a rank without rows has none."""
+        names = sorted({name for share in self.gather(list(metrics)) for name in share})
         if not names:
             return {}
-        values = self.sum(torch.stack([metrics[name].detach().float() for name in names]))
+        zero = torch.zeros((), device=self.device)
+        values = self.sum(torch.stack([metrics.get(n, zero).detach().float() for n in names]))
         return dict(zip(names, values.tolist(), strict=True))
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, in their order, on every rank."""
+        if self.world_size == 1:
+            return [value]
+        return cast(list[T], gather_object([value]))
 
     def wait(self) -> None:
         """Returns when every rank has come here."""
@@ -119,9 +165,7 @@ class Backend:
 
     def broadcast(self, value: T) -> T:
         """The main process's value, on every rank."""
-        if self.world_size == 1:
-            return value
-        return cast(T, gather_object([value])[0])
+        return self.gather(value)[0]
 
     def gpu_names(self) -> list[str]:
         """Accelerators in use, by name."""

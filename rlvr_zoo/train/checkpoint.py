@@ -2,7 +2,7 @@
 
     checkpoints/step-00000050/
       policy/                 a Hugging Face folder: `--model` takes it
-      NAME.safetensors        each companion, and the head
+      NAME.safetensors        each companion, the head, and what `policy` leaves out
       optimizer.pt            loaded with weights_only
       state.json              position in the data, counters
 
@@ -15,20 +15,26 @@ import json
 import os
 import pickle
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from rlvr_zoo.errors import RunFolderError, StorageError, first_line
 from rlvr_zoo.track.storage import storage, sync_folder
+from rlvr_zoo.train.adapters import has_adapters, merged, own
 from rlvr_zoo.train.learner import Learner
+from rlvr_zoo.train.optimizer import load_state, state_of
+from rlvr_zoo.train.sharding import put, whole
 
+POLICY = "policy"
 _PREFIX, _PARTIAL = "step-", ".partial-"
+_LM = "lm."
 _DAMAGE = (
     OSError, ValueError, RuntimeError, TypeError, KeyError, EOFError, SafetensorError,
     pickle.UnpicklingError,
@@ -45,10 +51,54 @@ class State:
     position: int = 0
     """Problems drawn."""
     optimizer_steps: int = 0
+    bad_steps: int = 0
+    """The last optimizer steps that were left out, in a row."""
 
 
-def save(folder: Path, learner: Learner, tokenizer: Any, state: State, keep: int) -> Path:
-    """Writes a checkpoint and removes all but the newest `keep`.
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a checkpoint holds, whole, wherever its parts were."""
+
+    policy: dict[str, Tensor]
+    """The language model, adapters merged in, by Hugging Face's names."""
+    files: dict[str, dict[str, Tensor]]
+    """What is beside it, by file: companions, the head, and what `policy` does not say of the
+    policy (its value head, its adapters)."""
+    optimizer: dict[str, Any]
+
+
+def snapshot(learner: Learner, is_main: bool = True) -> Snapshot:
+    """Gathers a learner's tensors; called on every rank, and empty on all but the main one.
+
+    Where models are sharded they are copied to the host's memory.
+    """
+
+    def kept(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+        found = {}
+        for name, tensor in named:
+            gathered = whole(tensor.detach())
+            if is_main:
+                found[name] = gathered.cpu() if learner.is_sharded else gathered
+        return found
+
+    policy = kept(merged(learner.policy.lm))
+    files = {name: kept(parameters.items()) for name, parameters in _files(learner).items()}
+    return Snapshot(policy, files, state_of(learner.optimizer, keep=is_main))
+
+
+def _files(learner: Learner) -> dict[str, dict[str, nn.Parameter]]:
+    """What a checkpoint holds besides the folder `policy`."""
+    files = {name: own(module) for name, module in learner.modules.items() if name != POLICY}
+    policy = own(learner.policy)
+    if not has_adapters(learner.policy):
+        policy = {name: p for name, p in policy.items() if not name.startswith(_LM)}
+    return files | ({f"{POLICY}_extra": policy} if policy else {})
+
+
+def save(
+    folder: Path, learner: Learner, parts: Snapshot, tokenizer: Any, state: State, keep: int
+) -> Path:
+    """Writes a checkpoint and removes all but the newest `keep`; called on the main rank.
 
     It appears under its name only when it is on the disk, whole.  Raises StorageError where the
     disk refuses; the checkpoints before it then stand.
@@ -59,7 +109,7 @@ def save(folder: Path, learner: Learner, tokenizer: Any, state: State, keep: int
         folder.mkdir(exist_ok=True)
         _remove_partial(folder)
         try:
-            _write(partial, learner, tokenizer, state)
+            _write(partial, learner, parts, tokenizer, state)
             if path.exists():  # the same step, saved before an interruption
                 shutil.rmtree(path)
             partial.rename(path)
@@ -74,14 +124,14 @@ def save(folder: Path, learner: Learner, tokenizer: Any, state: State, keep: int
     return path
 
 
-def _write(partial: Path, learner: Learner, tokenizer: Any, state: State) -> None:
+def _write(partial: Path, learner: Learner, parts: Snapshot, tokenizer: Any, state: State) -> None:
     partial.mkdir()
     try:
-        learner.policy.lm.save_pretrained(partial / "policy")
-        tokenizer.save_pretrained(partial / "policy")
-        for name, module in _modules(learner).items():
-            save_model(module, str(partial / f"{name}.safetensors"))
-        torch.save(learner.optimizer.state_dict(), partial / "optimizer.pt")
+        learner.policy.lm.save_pretrained(partial / POLICY, state_dict=parts.policy)
+        tokenizer.save_pretrained(partial / POLICY)
+        for name, tensors in parts.files.items():
+            save_file(tensors, partial / f"{name}.safetensors")
+        torch.save(parts.optimizer, partial / "optimizer.pt")
     except (SafetensorError, RuntimeError) as error:  # what they make of the disk's refusal
         raise StorageError(
             f"{partial.parent}: the checkpoint of step {state.step} cannot be written"
@@ -96,17 +146,6 @@ def _write(partial: Path, learner: Learner, tokenizer: Any, state: State) -> Non
                 os.fsync(handle.fileno())
 
 
-def _modules(learner: Learner) -> dict[str, nn.Module]:
-    modules: dict[str, nn.Module] = {
-        name: companion.network for name, companion in learner.companions.items()
-    }
-    if learner.head is not None:
-        modules["head"] = learner.head
-    if learner.policy.value_head is not None:
-        modules["value_head"] = learner.policy.value_head
-    return modules
-
-
 def _complete(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"{_PREFIX}*") if (path / "state.json").is_file())
 
@@ -114,6 +153,12 @@ def _complete(folder: Path) -> list[Path]:
 def _remove_partial(folder: Path) -> None:
     for partial in folder.glob(f"{_PARTIAL}*"):
         shutil.rmtree(partial)
+
+
+def tidy(folder: Path) -> None:
+    """Removes what a kill left half written."""
+    with storage(folder):
+        _remove_partial(folder)
 
 
 def newest(folder: Path) -> Path | None:
@@ -125,18 +170,18 @@ def newest(folder: Path) -> Path | None:
 def load(path: Path, learner: Learner) -> State:
     """Puts a checkpoint's weights and optimizer into the learner, and says where it stood.
 
-    Raises RunFolderError for one that does not belong to this run, or is damaged.
+    However many ranks wrote it: each of these reads all of it, and keeps its part.  Raises
+    RunFolderError for one that does not belong to this run, or is damaged.
     """
-    with storage(path):
-        _remove_partial(path.parent)
     try:
         lm = learner.policy.lm
-        saved = type(lm).from_pretrained(path / "policy", dtype=torch.float32)
-        lm.load_state_dict(saved.state_dict())
-        for name, module in _modules(learner).items():
-            load_model(module, str(path / f"{name}.safetensors"), device=str(lm.device))
-        optimizer = torch.load(path / "optimizer.pt", map_location=lm.device, weights_only=True)
-        learner.optimizer.load_state_dict(optimizer)
+        if not has_adapters(lm):  # else it is the start model's, which they are beside
+            saved = type(lm).from_pretrained(path / POLICY, dtype=torch.float32)
+            put(dict(saved.named_parameters()), dict(lm.named_parameters()))
+        for name, parameters in _files(learner).items():
+            put(load_file(path / f"{name}.safetensors"), parameters)
+        optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
+        load_state(learner.optimizer, optimizer)
         state = State(**json.loads((path / "state.json").read_text()))
     except _DAMAGE as error:
         raise RunFolderError(
@@ -144,4 +189,5 @@ def load(path: Path, learner: Learner) -> State:
             " remove it to resume the one before it"
         ) from error
     learner.num_optimizer_steps = state.optimizer_steps
+    learner.num_bad_steps = state.bad_steps
     return state

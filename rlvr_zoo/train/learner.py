@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -13,13 +13,18 @@ from torch import Tensor, nn
 
 from rlvr_zoo.api import Algorithm, Critic, Output, Outputs, Spec, Targets
 from rlvr_zoo.config import RunConfig
-from rlvr_zoo.errors import DivergedError, PluginError
+from rlvr_zoo.errors import DeviceMemoryError, DivergedError, PluginError, first_line
 from rlvr_zoo.functional.mismatch import with_gradient_scaled
+from rlvr_zoo.train.adapters import add_adapters, merged, own
 from rlvr_zoo.train.backend import Backend
 from rlvr_zoo.train.companions import CompanionModel
 from rlvr_zoo.train.network import Network, prove_drivable, width_of
+from rlvr_zoo.train.optimizer import make_optimizer, set_lr
+from rlvr_zoo.train.recompute import recompute_activations
 from rlvr_zoo.train.rows import Rows, micro_batches
 from rlvr_zoo.train.schedule import learning_rate
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -40,25 +45,34 @@ class Learner:
         """`lm` is the start policy; it becomes the policy.  Raises ModelError if it cannot be."""
         self._algorithm, self._spec, self._config, self._backend = algorithm, spec, config, backend
         _check_spec(spec)
-        lm = lm.to(backend.device)
-        self.policy = Network(lm, "value" in spec.loss["policy"]).to(backend.device)
+        if config.lora.rank:
+            add_adapters(lm, config.lora, config.seed)
+        if config.train.gradient_checkpointing:
+            recompute_activations(lm)
+        self.policy = Network(lm, "value" in spec.loss["policy"], config.train.logits_tokens)
         prove_drivable(self.policy)
         self.companions = {
             name: CompanionModel(self.policy, kind) for name, kind in spec.companions.items()
         }
+        self._networks = {"policy": self.policy}
+        self._networks |= {name: c.network for name, c in self.companions.items()}
         self.head = self._make_head(width_of(lm))
-        trained: dict[str, nn.Module] = {"policy": self.policy}
-        trained |= {name: c.network for name, c in self.companions.items() if c.is_trained}
-        self._wrapped = {name: backend.wrap(network) for name, network in trained.items()}
-        self._wrapped_head = backend.wrap(self.head) if self.head is not None else None
+        self.modules: dict[str, nn.Module] = dict(self._networks)
+        if self.head is not None:
+            self.modules["head"] = self.head
+        for name, module in self.modules.items():
+            backend.place(module, full_precision=name == "head")
         self.parameters = [
             parameter
-            for module in (*trained.values(), *([self.head] if self.head is not None else []))
+            for module in self.modules.values()
             for parameter in module.parameters()
             if parameter.requires_grad
         ]
-        self.optimizer = self._make_optimizer()
+        self.optimizer = make_optimizer(self.parameters, config.optimizer, backend.device)
         self.num_optimizer_steps = 0
+        self.num_bad_steps = 0
+        """In a row, until now: loss or gradient not finite."""
+        self._micro_batch_tokens = config.train.micro_batch_tokens
         self._total_optimizer_steps = (
             config.train.max_steps * config.train.minibatches * config.train.epochs
         )
@@ -68,31 +82,22 @@ class Learner:
             return None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._config.seed)
-            return self._spec.head(width).to(self._backend.device)
-
-    def _make_optimizer(self) -> torch.optim.AdamW:
-        """AdamW; biases and norms (one axis) are not decayed, as is usual."""
-        config = self._config.optimizer
-        decayed = [p for p in self.parameters if p.ndim > 1]
-        others = [p for p in self.parameters if p.ndim <= 1]
-        return torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": config.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=config.lr,
-            betas=(config.beta1, config.beta2),
-            eps=config.eps,
-            fused=True,
-        )
+            return self._spec.head(width)
 
     def num_parameters(self) -> dict[str, int]:
         """Parameters of every model that is held, by name."""
-        held: dict[str, nn.Module] = {"policy": self.policy}
-        held |= {name: companion.network for name, companion in self.companions.items()}
-        if self.head is not None:
-            held["head"] = self.head
-        return {name: sum(p.numel() for p in model.parameters()) for name, model in held.items()}
+        sizes = {name: own(module).values() for name, module in self.modules.items()}
+        sizes["policy"] = dict(self.policy.named_parameters()).values()
+        return {name: sum(p.numel() for p in each) for name, each in sizes.items()}
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The policy's, as rollout engines take them; gone through on every rank."""
+        return merged(self.policy.lm)
+
+    @property
+    def is_sharded(self) -> bool:
+        """True where each rank holds a part of the models."""
+        return self._backend.is_sharded
 
     # ----------------------------------------------------------------- prepare
 
@@ -116,49 +121,92 @@ class Learner:
 
     def _observe(self, name: str, wanted: frozenset[Output], rows: Rows) -> dict[Output, Tensor]:
         """A model's outputs on all rows."""
-        network = self.policy if name == "policy" else self.companions[name].network
-        found: dict[Output, Tensor] = {}
-        everything = torch.arange(len(rows.ids_NL), device=rows.ids_NL.device)
-        for cut, weight in self._share(everything, rows):
-            with torch.no_grad(), self._backend.autocast():
-                part = self._forward(network, rows.take(cut), wanted)
-            for output, tensor in part.items():
-                shape = (len(rows.ids_NL), *tensor.shape[1:])
-                found.setdefault(output, tensor.new_zeros(shape))[cut] += tensor * weight
-        return {output: self._backend.sum(found[output]) for output in sorted(found)}
+        network = self._networks[name]
+        number, tokens = rows.batch.mask_NT.shape
+
+        def compute() -> dict[Output, Tensor]:
+            found = {
+                output: torch.zeros(
+                    number,
+                    width_of(network.lm) if output == "hidden" else tokens,
+                    device=self._backend.device,
+                )
+                for output in sorted(wanted)
+            }
+            for cut, weight in self._share(torch.arange(number, device=rows.ids_NL.device), rows):
+                with torch.no_grad():
+                    part = self._forward(network, rows.take(cut), wanted)
+                for output, tensor in part.items():
+                    found[output][cut] += tensor * weight
+            return found
+
+        mine = self._within_memory(compute, rows)
+        return {output: self._backend.sum(tensor) for output, tensor in mine.items()}
 
     def _forward(
         self, network: nn.Module, rows: Rows, wanted: frozenset[Output]
     ) -> dict[Output, Tensor]:
-        outputs: dict[Output, Tensor] = network(
-            rows.ids_NL,
-            rows.prompt_tokens_N,
-            rows.batch.mask_NT,
-            wanted,
-            self._config.rollout.temperature,
-        )
+        with self._backend.autocast():
+            outputs: dict[Output, Tensor] = network(
+                rows.ids_NL,
+                rows.prompt_tokens_N,
+                rows.batch.mask_NT,
+                wanted,
+                self._config.rollout.temperature,
+            )
         return {output: outputs[output] for output in wanted}
+
+    def _within_memory(self, compute: Callable[[], T], rows: Rows) -> T:
+        """What `compute` gives; where a rank lacks the memory, all begin anew with micro-batches
+        of half the size.  Raises DeviceMemoryError where that cannot help."""
+        while True:
+            error = ""
+            try:
+                result = compute()
+            except torch.OutOfMemoryError as found:
+                error = first_line(found)
+            if self._backend.is_sharded:  # the other ranks wait in the middle of a pass
+                if error:
+                    raise DeviceMemoryError(self._too_large(error, self._micro_batch_tokens // 2))
+                return result
+            if not self._backend.any(bool(error)):
+                return result
+            self.optimizer.zero_grad()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            longest = int(rows.total_tokens_N.max())
+            if self._micro_batch_tokens <= longest:  # a row by itself
+                raise DeviceMemoryError(self._too_large(error or "another rank's", 0))
+            self._micro_batch_tokens = max(longest, self._micro_batch_tokens // 2)
+
+    def _too_large(self, error: str, budget: int) -> str:
+        smaller = f"train.micro_batch_tokens={budget}, " if budget else ""
+        return (
+            f"rank {self._backend.rank} is out of memory ({error}); go on with --resume and"
+            f" {smaller}train.gradient_checkpointing=true, or train.parallel=fsdp on more GPUs"
+        )
 
     def _share(
         self, index: Int64[Tensor, "m"], rows: Rows
     ) -> list[tuple[Int64[Tensor, "k"], float]]:
         """This rank's part of every micro-batch of `index`, and what it weighs.
 
-        All ranks get equally many, as collectives need.  One that has no row of a micro-batch
-        repeats another's, at weight 0.
+        Of sharded models all ranks must run equally many passes: one that has no row of a
+        micro-batch repeats another's, at weight 0.
         """
         rank, world = self._backend.rank, self._backend.world_size
-        budget = self._config.train.micro_batch_tokens * world
-        cuts = micro_batches(index, rows.total_tokens_N, budget)
-        return [(c[rank::world], 1.0) if len(c) > rank else (c[:1], 0.0) for c in cuts]
+        cuts = micro_batches(index, rows.total_tokens_N, self._micro_batch_tokens * world)
+        idle = [(cut[:1], 0.0) for cut in cuts if self._backend.is_sharded and len(cut) <= rank]
+        return [(cut[rank::world], 1.0) for cut in cuts if len(cut) > rank] + idle
 
     # ----------------------------------------------------------------- update
 
     def step(self, rows: Rows, targets: Targets, index: Int64[Tensor, "m"]) -> StepReport:
         """One optimizer step on the rows of `index`.
 
-        Where no row can move the loss, no step is taken, and the metrics say so.  Raises
-        DivergedError where the gradient is not finite; the weights are then untouched.
+        Where no row can move the loss, no step is taken, nor where the loss or the gradient is not
+        finite; the metrics say so.  Raises DivergedError where that goes on; the weights are then
+        untouched.
         """
         lr = learning_rate(
             self._config.optimizer, self.num_optimizer_steps, self._total_optimizer_steps
@@ -167,23 +215,39 @@ class Learner:
         active = index[targets.active_N[index]]
         total = {name: count_N[index].sum().item() for name, count_N in targets.counts.items()}
         if len(active) == 0 or (targets.needs and total[targets.needs] == 0):
-            return StepReport({"train/skipped": 1.0, "train/lr": lr}, 0)
-        metrics = self._gradient(rows, targets, total, active)
+            return StepReport({"train/skipped": 1.0, "train/not_finite": 0.0, "train/lr": lr}, 0)
+        mine = self._within_memory(lambda: self._gradient(rows, targets, total, active), rows)
+        self._backend.sum_gradients(self.parameters)
+        metrics = self._backend.sum_metrics(mine)
         grad_norm = self._backend.clip(self.parameters, self._config.optimizer.max_grad_norm)
-        if not math.isfinite(grad_norm):
-            self.optimizer.zero_grad()
-            raise DivergedError(
-                f"the gradient's norm is {grad_norm} at optimizer step {self.num_optimizer_steps};"
-                " lower optimizer.lr and start anew with another --output"
+        metrics |= {"train/grad_norm": grad_norm, "train/lr": lr}
+        trained_tokens = int(rows.batch.mask_NT[active].sum())
+        if not (math.isfinite(grad_norm) and math.isfinite(metrics["train/loss"])):
+            self._leave_out(metrics)
+            finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+            return StepReport(
+                finite | {"train/skipped": 1.0, "train/not_finite": 1.0}, trained_tokens
             )
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        self.num_bad_steps = 0
+        set_lr(self.optimizer, lr)
         self.optimizer.step()
         self.optimizer.zero_grad()
         for companion in self.companions.values():
             companion.follow(self.policy)
-        metrics |= {"train/grad_norm": grad_norm, "train/lr": lr, "train/skipped": 0.0}
-        return StepReport(metrics, int(rows.batch.mask_NT[active].sum()))
+        taken = {"train/skipped": 0.0, "train/not_finite": 0.0}
+        return StepReport(metrics | taken, trained_tokens)
+
+    def _leave_out(self, metrics: Mapping[str, float]) -> None:
+        """Counts a step that cannot be taken.  Raises DivergedError at the limit."""
+        self.optimizer.zero_grad()
+        self.num_bad_steps += 1
+        if self.num_bad_steps >= self._config.train.max_bad_steps:
+            raise DivergedError(
+                f"the loss is {metrics['train/loss']:g} and the gradient's norm"
+                f" {metrics['train/grad_norm']:g} at optimizer step {self.num_optimizer_steps},"
+                f" not finite {self.num_bad_steps} times in a row (train.max_bad_steps);"
+                " lower optimizer.lr and start anew with another --output"
+            )
 
     def _gradient(
         self,
@@ -191,25 +255,23 @@ class Learner:
         targets: Targets,
         total: Mapping[str, float],
         active: Int64[Tensor, "k"],
-    ) -> dict[str, float]:
-        """Adds up the gradient of all active rows."""
-        modules = [*self._wrapped.values(), *([self._wrapped_head] if self._wrapped_head else [])]
+    ) -> dict[str, Tensor]:
+        """Adds up the gradient of this rank's active rows, and its share of the metrics."""
+        self.optimizer.zero_grad()
         sums: dict[str, Tensor] = {}
-        cuts = self._share(active, rows)
-        for number, (cut, weight) in enumerate(cuts):
-            with self._backend.accumulating(modules, last=number + 1 == len(cuts)):
-                loss, metrics = self._loss(rows.take(cut), targets, cut, total)
-                self._backend.backward(loss * weight)
+        for cut, weight in self._share(active, rows):
+            loss, metrics = self._loss(rows.take(cut), targets, cut, total)
+            (loss * weight).backward()
             for name, value in {"train/loss": loss, **metrics}.items():
                 sums[name] = sums.get(name, 0.0) + value.detach() * weight
-        return self._backend.sum_metrics(sums)
+        return sums
 
     def _loss(
         self, part: Rows, targets: Targets, cut: Int64[Tensor, "k"], total: Mapping[str, float]
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """One micro-batch through every trained model."""
         found = {
-            name: self._forward(self._wrapped[name], part, wanted)
+            name: self._forward(self._networks[name], part, wanted)
             for name, wanted in self._spec.loss.items()
         }
         policy = found["policy"]
@@ -217,7 +279,7 @@ class Learner:
             policy["logp"] = with_gradient_scaled(policy["logp"], part.importance_NT)
         now = {name: Outputs(outputs) for name, outputs in found.items()}
         mine = {name: tensor[cut] for name, tensor in targets.rows.items()}
-        return self._algorithm.loss(now, part.batch, mine, total, self._wrapped_head)
+        return self._algorithm.loss(now, part.batch, mine, total, self.head)
 
 
 def _check_spec(spec: Spec) -> None:

@@ -5,26 +5,33 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from signal import Signals
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from rlvr_zoo.api import Targets
 from rlvr_zoo.config import RunConfig
+from rlvr_zoo.errors import DivergedError, StorageError
 from rlvr_zoo.evaluate.base import Evaluator
+from rlvr_zoo.evaluate.proof import Probe, Proof
 from rlvr_zoo.models.load import LoadedModel
-from rlvr_zoo.rollout.base import Engine
+from rlvr_zoo.rollout.base import Engine, Sampling
 from rlvr_zoo.track.folder import RunFolder, samples_of
 from rlvr_zoo.track.record import EvaluationRecord, RunRecord, Status
+from rlvr_zoo.track.storage import storage
 from rlvr_zoo.train import checkpoint
 from rlvr_zoo.train.backend import Backend
 from rlvr_zoo.train.checkpoint import State
 from rlvr_zoo.train.collect import Collected, Collector
 from rlvr_zoo.train.learner import Learner, StepReport
-from rlvr_zoo.train.mismatch import mismatch
+from rlvr_zoo.train.mismatch import DTYPES, logp_of, mismatch
 from rlvr_zoo.train.rows import Rows, rows_of
+
+BAD_BATCH = "bad-batch.pt"
+"""In the run's folder: the rows and targets of the optimizer step at which training stopped."""
 
 
 class Observer(Protocol):
@@ -76,7 +83,7 @@ class Run:
 
     def _step(self, state: State) -> State:
         start = time.perf_counter()
-        self._sync()
+        self._sync(self.engine)
         collected = self.collector.collect(state.step, state.position)
         self.engine.rest()
         rows = rows_of(
@@ -99,6 +106,7 @@ class Run:
             step=state.step + 1,
             position=collected.position,
             optimizer_steps=self.learner.num_optimizer_steps,
+            bad_steps=self.learner.num_bad_steps,
         )
         self._spend(
             generated_tokens=collected.generated_tokens,
@@ -120,7 +128,7 @@ class Run:
         for _ in range(train.epochs):
             for groups in torch.unique(group_N).tensor_split(train.minibatches):
                 index = torch.isin(group_N, groups).nonzero()[:, 0]
-                reports.append(self.learner.step(rows, targets, index))
+                reports.append(self._optimize(rows, targets, index))
         names = {name for report in reports for name in report.metrics}
         metrics = dict(targets.metrics) | mismatched
         for name in sorted(names):
@@ -128,27 +136,52 @@ class Run:
             metrics[name] = sum(values) / len(values)
         return metrics, sum(report.trained_tokens for report in reports)
 
+    def _optimize(self, rows: Rows, targets: Targets, index: Tensor) -> StepReport:
+        """One optimizer step; a batch that ends the run is kept to be looked at."""
+        try:
+            return self.learner.step(rows, targets, index)
+        except DivergedError as error:
+            if self.folder is None:
+                raise
+            path = self.folder.path / BAD_BATCH
+            with storage(path):
+                torch.save(asdict(rows) | {"targets": dict(targets.rows), "index": index}, path)
+            raise DivergedError(f"{error}; the batch is in {path}") from error
+
+    @property
+    def _samples_exactly(self) -> bool:
+        return self.engine.exact and self.config.train.precision == "fp32"
+
+    @property
+    def old_logp_source(self) -> str:
+        """Where the log-probs of a batch before its update come from, for a person."""
+        if self._samples_exactly:
+            return (
+                "the sampler's, as it computes what the trainer does; no forward pass of their own"
+            )
+        return "computed anew at every step, and compared with the sampler's"
+
     def _corrected(self, rows: Rows) -> tuple[Rows, Tensor, dict[str, float]]:
         """The rows with their tokens' weights, their log-probs under the policy, and the gap to
         the sampler's where that is another computation.  Raises SyncError."""
-        if self.engine.exact and self.config.train.precision == "fp32":
+        if self._samples_exactly:
             return rows, rows.sampler_logp_NT, {}
         old_logp_NT = self.learner.old_logp(rows)
         found = mismatch(
             old_logp_NT,
             rows.sampler_logp_NT,
             rows.batch.mask_NT,
+            rows.batch.group_N,
             self.engine,
             self.config,
         )
         weighted = replace(rows, importance_NT=found.importance_NT)
         return weighted, old_logp_NT, found.metrics
 
-    def _sync(self) -> None:
+    def _sync(self, engine: Engine) -> None:
         """The engine samples the policy as it is now."""
         start = time.perf_counter()
-        policy = self.learner.policy.lm
-        self.engine.sync(policy.named_parameters, self.learner.num_optimizer_steps)
+        engine.sync(self.learner.weights, self.learner.num_optimizer_steps)
         self._sync_s = time.perf_counter() - start
 
     def _write_step(self, step: int, collected: Collected, metrics: dict[str, float]) -> None:
@@ -172,9 +205,9 @@ class Run:
 
     def _measure(self, evaluator: Evaluator, step: int) -> None:
         start = time.perf_counter()
-        self._sync()
+        self._sync(evaluator.engine)
         try:
-            evaluation = evaluator.measure(step)
+            evaluation = evaluator.measure(step, self._prove)
         finally:  # an interrupted evaluation has cost its time, too
             self._spend(evaluate_s=time.perf_counter() - start)
         self.record = replace(
@@ -185,6 +218,21 @@ class Run:
             self.folder.append_metrics(step, evaluation.shown(self.config.suites.pass_at))
             self.folder.write_record(self.record)
         self.observer.evaluated(evaluation)
+
+    def _prove(self, engine: Engine, sampling: Sampling) -> Proof:
+        """Compares what the engine samples in an evaluation with the policy as it is now."""
+        return Proof(
+            self._policy_logp,
+            self.config.rollout,
+            DTYPES[self.config.train.precision],
+            self.backend,
+            engine,
+            sampling,
+        )
+
+    def _policy_logp(self, probes: Sequence[Probe], temperature: float) -> list[list[float]]:
+        with self.backend.autocast():
+            return logp_of(self.learner.policy, probes, temperature)
 
     def _spend(self, **costs: float) -> None:
         now = self.record.costs
@@ -197,16 +245,23 @@ class Run:
 
     def _save(self, state: State) -> None:
         self.record = replace(self.record, steps_done=state.step)
+        parts = checkpoint.snapshot(self.learner, self.backend.is_main)
+        refused: StorageError | None = None
         if self.folder is not None:
-            self.folder.write_record(self.record)
-            checkpoint.save(
-                self.folder.checkpoints,
-                self.learner,
-                self.model.tokenizer,
-                state,
-                self.config.checkpoint.keep,
-            )
-        self.backend.wait()
+            try:
+                self.folder.write_record(self.record)
+                checkpoint.save(
+                    self.folder.checkpoints,
+                    self.learner,
+                    parts,
+                    self.model.tokenizer,
+                    state,
+                    self.config.checkpoint.keep,
+                )
+            except StorageError as error:
+                refused = error
+        if self.backend.broadcast(refused is not None):
+            raise refused or StorageError("the main process cannot write its checkpoint")
 
     def _finish(self, status: Status, error: str = "") -> RunRecord:
         self._spend()

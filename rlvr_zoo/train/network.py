@@ -7,20 +7,28 @@ from collections.abc import Iterable
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from rlvr_zoo.api import Output
 from rlvr_zoo.errors import ModelError
+from rlvr_zoo.functional.vocabulary import logp_and_entropy, token_logp_and_entropy
+from rlvr_zoo.train.recompute import recomputed
 
 
 class Network(nn.Module):
     """Wraps a causal language model; its forward pass gives what a `Spec` may ask for."""
 
-    def __init__(self, lm: PreTrainedModel, value_head: bool = False) -> None:
-        """A value head starts at zero, so that its first values are 0."""
+    def __init__(
+        self, lm: PreTrainedModel, value_head: bool = False, logits_tokens: int = 1024
+    ) -> None:
+        """A value head starts at zero, so that its first values are 0.
+
+        Logits over the vocabulary are held of at most `logits_tokens` tokens at once.
+        """
         super().__init__()
         self.lm = lm
+        self.logits_tokens = logits_tokens
         self.value_head = nn.Linear(width_of(lm), 1) if value_head else None
         if self.value_head is not None:
             nn.init.zeros_(self.value_head.weight)
@@ -41,7 +49,8 @@ class Network(nn.Module):
         wanted = set(outputs)
         # a row's last token predicts nothing: only its features need it to be read
         read_NL = ids_NL if "hidden" in wanted else ids_NL[:, :-1]
-        hidden_NLD = self.lm.base_model(input_ids=read_NL, use_cache=False).last_hidden_state
+        with recomputed(self.lm):
+            hidden_NLD = self.lm.base_model(input_ids=read_NL, use_cache=False).last_hidden_state
         found: dict[Output, Tensor] = {}
         if "hidden" in wanted:
             found["hidden"] = pooled(hidden_NLD, prompt_tokens_N, mask_NT)
@@ -71,14 +80,42 @@ class Network(nn.Module):
         entropy: bool,
         temperature: float,
     ) -> dict[Output, Tensor]:
-        logits_MV = self.lm.get_output_embeddings()(hidden_MD).float() / temperature
-        if not entropy:
-            return {"logp": -F.cross_entropy(logits_MV, target_M, reduction="none")}
-        logp_MV = logits_MV.log_softmax(-1)
-        return {
-            "logp": logp_MV.gather(-1, target_M[:, None])[:, 0],
-            "entropy": -(logp_MV.exp() * logp_MV).sum(-1),
-        }
+        head = self.lm.get_output_embeddings()
+        if type(head) is nn.Linear and "forward" not in vars(head):
+            logp_M, entropy_M = token_logp_and_entropy(
+                hidden_MD,
+                head.weight,
+                target_M,
+                temperature,
+                bias_V=head.bias,
+                entropy=entropy,
+                chunk_tokens=self.logits_tokens,
+            )
+        else:
+            logp_M, entropy_M = _by_chunks(
+                head, hidden_MD, target_M, temperature, entropy, self.logits_tokens
+            )
+        return {"logp": logp_M} if entropy_M is None else {"logp": logp_M, "entropy": entropy_M}
+
+
+def _by_chunks(
+    head: nn.Module,
+    hidden_MD: Float[Tensor, "m d"],
+    target_M: Int64[Tensor, "m"],
+    temperature: float,
+    entropy: bool,
+    logits_tokens: int,
+) -> tuple[Float[Tensor, "m"], Float[Tensor, "m"] | None]:
+    """From a head of any kind, which is called on one chunk of tokens after the other."""
+
+    def chunk(hidden_CD: Tensor, target_C: Tensor) -> tuple[Tensor, Tensor | None]:
+        logits_CV = head(hidden_CD).float() / temperature
+        return logp_and_entropy(logits_CV, target_C, entropy=entropy)
+
+    chunks = zip(hidden_MD.split(logits_tokens), target_M.split(logits_tokens), strict=True)
+    found = [checkpoint(chunk, *part, use_reentrant=False) for part in chunks]
+    logps, entropies = zip(*found, strict=True)
+    return torch.cat(logps), torch.cat(entropies) if entropy else None
 
 
 def width_of(lm: PreTrainedModel) -> int:
@@ -98,7 +135,12 @@ def pooled(
     inside_NL = (place_L >= start_N1) & (place_L < start_N1 + length_N1)
     weight_NL = inside_NL / length_N1.clamp_min(1.0)
     with torch.autocast(hidden_NLD.device.type, enabled=False):  # it would multiply in bf16
-        return torch.bmm(weight_NL[:, None, :], hidden_NLD.float())[:, 0]
+        if hidden_NLD.dtype == torch.float32:
+            pooled_N1D = torch.bmm(weight_NL[:, None, :], hidden_NLD)
+            return pooled_N1D[:, 0].clone()  # sharding hangs a hook on what comes out: no view
+        # row by row: of all rows at once it would be a copy twice as large as the hidden states
+        rows = zip(weight_NL.unbind(), hidden_NLD.unbind(), strict=True)
+        return torch.stack([weight_L @ hidden_LD.float() for weight_L, hidden_LD in rows])
 
 
 @torch.no_grad()

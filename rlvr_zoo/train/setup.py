@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -16,7 +16,7 @@ from rlvr_zoo import problems, registry
 from rlvr_zoo.api import Algorithm
 from rlvr_zoo.checks import build
 from rlvr_zoo.config import RunConfig
-from rlvr_zoo.errors import ConfigError, RlvrZooError, RunFolderError
+from rlvr_zoo.errors import ConfigError, ModelError, RlvrZooError, RunFolderError
 from rlvr_zoo.evaluate import suites
 from rlvr_zoo.evaluate.base import Standing
 from rlvr_zoo.evaluate.held_out import HeldOut
@@ -25,21 +25,26 @@ from rlvr_zoo.evaluate.suites import Suite
 from rlvr_zoo.launch.signals import signal_of, stop_requests
 from rlvr_zoo.models import load as models
 from rlvr_zoo.models.load import LoadedModel, PromptTemplate
+from rlvr_zoo.plan.fit import refuse_if_too_big
+from rlvr_zoo.plan.shape import load_shape
 from rlvr_zoo.problems import ProblemSet
 from rlvr_zoo.problems.overlap import warning
 from rlvr_zoo.protocol import HARMLESS, differences, digest, protocol_of, without
-from rlvr_zoo.rollout.base import Engine
+from rlvr_zoo.rollout.base import Engine, batch_tokens
+from rlvr_zoo.rollout.gap import engine_settings
 from rlvr_zoo.rollout.prompts import Prompts
+from rlvr_zoo.rollout.replay import ReplayEngine
 from rlvr_zoo.track import provenance
 from rlvr_zoo.track.folder import RunFolder
 from rlvr_zoo.track.mirror import Mirror
 from rlvr_zoo.track.reader import CHECKPOINTS, CONFIG, suites_folder
 from rlvr_zoo.track.record import EvaluationRecord, RunRecord
-from rlvr_zoo.train import checkpoint, loop, ranks
+from rlvr_zoo.train import checkpoint, extras, loop, ranks
 from rlvr_zoo.train.backend import Backend
 from rlvr_zoo.train.checkpoint import State
 from rlvr_zoo.train.collect import Collector
 from rlvr_zoo.train.learner import Learner
+from rlvr_zoo.train.mismatch import DTYPES
 from rlvr_zoo.verify.base import Verifier
 
 CLOSE_TIMEOUT_S = 30.0
@@ -52,7 +57,8 @@ class Observer(loop.Observer, Protocol):
     def progress(self, done: int, total: int, message: str) -> None:
         """A warm-up of the model, step by step."""
 
-    def ready(self, config: RunConfig, folder: Path, resumed_at: int, problems: str) -> None: ...
+    def ready(self, config: RunConfig, folder: Path, resumed_at: int, notes: Sequence[str]) -> None:
+        """The run begins; `notes` are lines that say with what."""
 
     def warn(self, message: str) -> None: ...
 
@@ -67,6 +73,7 @@ def execute(config: RunConfig, output: Path, resume: bool, observer: Observer) -
     or is not there if nothing was.
     """
     with ExitStack() as stack:
+        extras.check(config)
         problem_set = problems.load(config.problems)
         benchmarks = suites.chosen(config.suites)
         if overlap := warning(problem_set.train, benchmarks):
@@ -74,10 +81,11 @@ def execute(config: RunConfig, output: Path, resume: bool, observer: Observer) -
         if config.train.cpu_threads:
             torch.set_num_threads(config.train.cpu_threads)
         ranks.refuse_too_few_gpus()
-        backend = Backend(config.train.precision)
-        ranks.refuse_mixed(lambda mine: backend.unshard([mine]), asdict(config))
+        backend = Backend(config.train.precision, config.train.parallel)
+        ranks.refuse_mixed(backend.gather, asdict(config))
         output = backend.broadcast(output)  # a new folder is named after the time
         _check_ranks(config, backend)
+        _check_memory(config, backend)
         folder = stack.enter_context(_open(config, output, resume)) if backend.is_main else None
         verifier: Verifier = registry.load(registry.VERIFIERS, config.verify.name)(config.verify)
         stack.enter_context(verifier)
@@ -95,7 +103,8 @@ def execute(config: RunConfig, output: Path, resume: bool, observer: Observer) -
             mirror = stack.enter_context(Mirror(folder.path, observer.warn))
         else:
             mirror = None
-        observer.ready(config, output, state.step, run.record.problems_source)
+        notes = [f"problems: {run.record.problems_source}", f"old log-probs: {run.old_logp_source}"]
+        observer.ready(config, output, state.step, notes)
         record = _train(run, state)
         if mirror is not None:
             mirror.close(CLOSE_TIMEOUT_S)
@@ -124,6 +133,20 @@ def _check_ranks(config: RunConfig, backend: Backend) -> None:
             f"{backend.world_size} processes for {groups} groups a step: some would idle; raise"
             " rollout.rollouts_per_step, or start fewer processes"
         )
+
+
+def _check_memory(config: RunConfig, backend: Backend) -> None:
+    """Refuses what will not fit, before weights are loaded: on GPUs, for models of known shape."""
+    if backend.device.type != "cuda":
+        return
+    try:
+        shape = load_shape(config.model)
+    except ModelError:  # of a kind that the plan does not know
+        return
+    parallel: Literal["ddp", "fsdp"] = "fsdp" if backend.is_sharded else "ddp"
+    settled = replace(config, train=replace(config.train, parallel=parallel))
+    memory = torch.cuda.get_device_properties(backend.device).total_memory
+    refuse_if_too_big(settled, shape, backend.world_size, memory)
 
 
 # --------------------------------------------------------------------------- the folder
@@ -200,7 +223,13 @@ def _assemble(
         "prompts_digest": prompts.digest,
         "suites": {evaluator.name: evaluator.described for evaluator in measured},
     }
+    if decisive := engine_settings(engine, config.rollout, DTYPES[config.train.precision]):
+        digests["engine"] = decisive
     record = _record(config, model, problem_set, digests, learner, backend)
+    if described := getattr(engine, "description", ""):
+        record = replace(record, versions={**record.versions, "engine": described})
+    if isinstance(engine, ReplayEngine):
+        engine.refuse_other_run(record)
     record, state = _resume(record, learner, folder, output)
     record = backend.broadcast(record)  # what is done is what the main process's folder says
     run = loop.Run(
@@ -229,7 +258,7 @@ def _engines(
 
     def make(name: str) -> Engine:
         engine: Engine = registry.load(registry.ROLLOUTS, name)(
-            model, config.rollout, backend.autocast
+            model, config.rollout, backend.compute
         )
         return stack.enter_context(closing(engine))
 
@@ -253,7 +282,7 @@ def _suite_evaluators(
         verifier=verifier,
         template=PromptTemplate(config.model, model.tokenizer),
         max_context_tokens=model.max_context_tokens,
-        batch_tokens=config.rollout.batch_tokens,
+        batch_tokens=batch_tokens(engine),
         ranks=backend,
         seed=config.seed,
         progress=observer.evaluating,
@@ -312,6 +341,8 @@ def _resume(
             f"{output}: what the run started from has changed ({', '.join(changed)}); put it"
             " back, or start anew with another --output"
         )
+    if folder is not None:
+        checkpoint.tidy(output / CHECKPOINTS)
     path = checkpoint.newest(output / CHECKPOINTS)
     if before is not None and before.status == "finished" and path is None:
         raise RunFolderError(

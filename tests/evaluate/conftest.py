@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+import torch
 
 from rlvr_zoo import registry
 from rlvr_zoo.api import Rollout
-from rlvr_zoo.config import ModelConfig, SuitesConfig, VerifyConfig
+from rlvr_zoo.config import ModelConfig, RolloutConfig, SuitesConfig, VerifyConfig
 from rlvr_zoo.evaluate.base import Progress
+from rlvr_zoo.evaluate.proof import Proof
 from rlvr_zoo.evaluate.suite import Bench, SuiteEvaluator
 from rlvr_zoo.evaluate.suites import load, settle
-from rlvr_zoo.models.load import PromptTemplate
-from rlvr_zoo.models.tiny import Recipe, build_tokenizer
+from rlvr_zoo.models.load import LoadedModel, PromptTemplate
+from rlvr_zoo.models.load import load as load_model
+from rlvr_zoo.models.tiny import Recipe, build_model, build_tokenizer
 from rlvr_zoo.rollout.base import Request, Sampling
 from rlvr_zoo.verify.math import MathVerifier
 
@@ -90,7 +93,8 @@ def sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sums:
 class Sampler:
     """Answers by the seed: every third sample is wrong.  Counts, and can give out."""
 
-    exact = False
+    exact = True
+    follows = True
 
     def __init__(self, patience: int = 1_000_000) -> None:
         self.num_sampled, self.patience = 0, patience
@@ -110,6 +114,17 @@ class Sampler:
         return Rollout(ids=(1,) * ones, logp=(0.0,) * ones, text=text, truncated=seed % 2 == 0)
 
 
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    """The tiny architecture with random weights; not to be changed."""
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(Recipe())
+    build_model(Recipe(), tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return load_model(ModelConfig(name="random", path=str(folder)))
+
+
 class Alone:
     """One process."""
 
@@ -126,6 +141,12 @@ class Alone:
         return value
 
 
+def unproven(engine: Any, sampling: Sampling) -> Proof:
+    """For engines that run the policy itself."""
+    return Proof(lambda probes, temperature: [], RolloutConfig(), torch.float32, Alone(), engine,
+                 sampling)  # fmt: skip
+
+
 Make = Callable[..., SuiteEvaluator]
 
 
@@ -138,7 +159,7 @@ def evaluator(sums: Sums, tmp_path: Path) -> Iterator[Make]:
     def make(
         engine: Sampler,
         folder: Path = tmp_path / "samples",
-        batch_tokens: int = 1000,
+        batch_tokens: int | None = 1000,
         progress: Progress = lambda standing: None,
         should_stop: Callable[[], int] = lambda: 0,
         **settings: Any,

@@ -11,9 +11,9 @@ from rlvr_zoo.errors import PluginError, RunFolderError
 from rlvr_zoo.evaluate.base import Standing
 from rlvr_zoo.evaluate.estimators import pass_at
 from rlvr_zoo.launch.signals import Terminated
-from rlvr_zoo.rollout.base import sample_seed
+from rlvr_zoo.rollout.base import batch_tokens, sample_seed
 
-from .conftest import Make, Sampler, Sums
+from .conftest import Make, Sampler, Sums, unproven
 
 
 def wanted(number: int, samples: int = 4) -> tuple[int, ...]:
@@ -23,7 +23,7 @@ def wanted(number: int, samples: int = 4) -> tuple[int, ...]:
 
 
 def test_the_record_of_a_suite(evaluator: Make) -> None:
-    record = evaluator(Sampler()).measure(7)
+    record = evaluator(Sampler()).measure(7, unproven)
     outcomes = {f"sums/{n}": wanted(n) for n in range(1, 7)}
     assert record.outcomes == outcomes
     correct = [sum(samples) for samples in outcomes.values()]
@@ -45,7 +45,7 @@ def test_the_record_of_a_suite(evaluator: Make) -> None:
 
 
 def test_every_sample_is_kept(evaluator: Make, tmp_path: Path) -> None:
-    evaluator(Sampler()).measure(0)
+    evaluator(Sampler()).measure(0, unproven)
     rows = [json.loads(line) for line in (tmp_path / "samples/sums.jsonl").read_text().splitlines()]
     assert {(row["problem"], row["sample"]) for row in rows} == {
         (f"sums/{n}", k) for n in range(1, 7) for k in range(4)
@@ -59,28 +59,28 @@ def test_every_sample_is_kept(evaluator: Make, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("patience", [0, 5, 23])
 def test_an_interrupted_evaluation_goes_on(evaluator: Make, tmp_path: Path, patience: int) -> None:
-    whole = evaluator(Sampler(), tmp_path / "whole").measure(0)
+    whole = evaluator(Sampler(), tmp_path / "whole").measure(0, unproven)
     small: dict[str, Any] = {"folder": tmp_path / "parts", "batch_tokens": 40}
     first = Sampler(patience)
     with pytest.raises(KeyboardInterrupt):
-        evaluator(first, **small).measure(0)
+        evaluator(first, **small).measure(0, unproven)
     done = first.num_sampled - first.calls[-1]
     if done:
         with (tmp_path / "parts/sums.jsonl").open("a") as file:
             file.write('{"step": 0, "problem": "sums/')  # as a kill leaves it
     second = Sampler()
-    assert evaluator(second, **small).measure(0) == whole
+    assert evaluator(second, **small).measure(0, unproven) == whole
     assert second.num_sampled == 24 - done
 
 
 def test_more_samples_or_problems_later_use_those_there_are(evaluator: Make) -> None:
-    evaluator(Sampler(), limit=3, num_samples=2).measure(0)
+    evaluator(Sampler(), limit=3, num_samples=2).measure(0, unproven)
     more = Sampler()
-    record = evaluator(more, num_samples=5).measure(0)
+    record = evaluator(more, num_samples=5).measure(0, unproven)
     assert more.num_sampled == 30 - 6
     assert record.outcomes["sums/2"] == wanted(2, 5)
     none = Sampler()
-    fewer = evaluator(none, num_samples=2, limit=3).measure(0)
+    fewer = evaluator(none, num_samples=2, limit=3).measure(0, unproven)
     assert none.num_sampled == 0
     assert fewer.outcomes == {f"sums/{n}": wanted(n, 2) for n in (1, 2, 3)}
 
@@ -88,19 +88,19 @@ def test_more_samples_or_problems_later_use_those_there_are(evaluator: Make) -> 
 def test_pieces_fit_the_engine(evaluator: Make, tmp_path: Path) -> None:
     """Prompts have 4 to 9 tokens and completions 8: of 12 to 17 positions, 2 or 3 fit in 40."""
     engine = Sampler()
-    evaluator(engine, batch_tokens=40).measure(0)
+    evaluator(engine, batch_tokens=40).measure(0, unproven)
     assert max(engine.calls) <= 3 and sum(engine.calls) == 24
     one = Sampler()
-    evaluator(one, tmp_path / "one", batch_tokens=1).measure(0)
+    evaluator(one, tmp_path / "one", batch_tokens=1).measure(0, unproven)
     assert one.calls == [1] * 24  # never none
     all_at_once = Sampler()
-    evaluator(all_at_once, tmp_path / "all", batch_tokens=24 * 17).measure(0)
+    evaluator(all_at_once, tmp_path / "all", batch_tokens=24 * 17).measure(0, unproven)
     assert all_at_once.calls == [24]
 
 
 def test_progress_is_told(evaluator: Make) -> None:
     heard: list[Standing] = []
-    record = evaluator(Sampler(), batch_tokens=100, progress=heard.append).measure(0)
+    record = evaluator(Sampler(), batch_tokens=100, progress=heard.append).measure(0, unproven)
     samples = [standing.num_samples for standing in heard]
     assert samples == sorted(set(samples)) and len(samples) > 2
     assert all(each.num_problems <= each.num_samples // 4 for each in heard)
@@ -118,18 +118,20 @@ def test_a_damaged_file_of_samples_is_named(evaluator: Make, tmp_path: Path) -> 
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples/sums.jsonl").write_text('{"step": 0, "problem": 3}\n')
     with pytest.raises(RunFolderError, match=r"sums\.jsonl: damaged line"):
-        evaluator(Sampler()).measure(0)
+        evaluator(Sampler()).measure(0, unproven)
 
 
 def test_a_scorer_without_accuracy_is_refused(evaluator: Make, sums: Sums) -> None:
     sums("rlvr_zoo_benchmarks.scorer.score", "sums_data.other_score")
     with pytest.raises(PluginError, match="suite 'sums': its process_results gives no 'accuracy'"):
-        evaluator(Sampler()).measure(0)
+        evaluator(Sampler()).measure(0, unproven)
 
 
 def test_a_stop_that_is_asked_for_ends_it_after_a_chunk(evaluator: Make, tmp_path: Path) -> None:
     with pytest.raises(Terminated):
-        evaluator(Sampler(), batch_tokens=40, should_stop=lambda: signal.SIGTERM).measure(0)
+        evaluator(Sampler(), batch_tokens=40, should_stop=lambda: signal.SIGTERM).measure(
+            0, unproven
+        )
     assert 1 <= len((tmp_path / "samples/sums.jsonl").read_text().splitlines()) <= 3
 
 
@@ -140,3 +142,16 @@ def test_what_decides_the_samples_is_described(evaluator: Make) -> None:
     for other in ({"num_samples": 2}, {"temperature": 0.5}, {"limit": 3}):
         assert evaluator(Sampler(), **other).described != plain
     assert evaluator(Sampler(), num_samples=4, temperature=0.7).described == plain
+
+
+def test_an_engine_that_manages_its_cache_is_not_starved(
+    evaluator: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Sampler()
+    evaluator(engine, batch_tokens=None).measure(0, unproven)
+    assert engine.calls == [24]
+    monkeypatch.setattr("rlvr_zoo.evaluate.suite.CHUNK_ROWS", 10)  # what an interruption may cost
+    engine = Sampler()
+    evaluator(engine, tmp_path / "grains", batch_tokens=None).measure(0, unproven)
+    assert engine.calls == [8, 8, 8]
+    assert batch_tokens(engine) is None  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """A small model with random weights, and a learner around it."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +41,20 @@ def configured(algo: str, *settings: str) -> RunConfig:
     return resolve({}, {"algo": algo, **parse_set(settings)})
 
 
+def make_learner(model_dir: Path, algo: str, *settings: str) -> Learner:
+    """A learner on the model in a folder: algorithm, then `--set` assignments."""
+    config = configured(algo, *settings)
+    chosen = algorithm(algo)
+    knobs: Any = build(chosen.cls.Config, config.algorithm, "algorithm")
+    lm = load(ModelConfig(name="random", path=str(model_dir))).lm
+    backend = Backend(config.train.precision, config.train.parallel)
+    return Learner(lm, chosen.cls(knobs), chosen.cls.spec(knobs), config, backend)
+
+
 @pytest.fixture
 def learner_of(model_dir: Path) -> Callable[..., Learner]:
-    """Builds a learner on the random model: algorithm, then `--set` assignments."""
-
-    def make(algo: str, *settings: str) -> Learner:
-        config = configured(algo, *settings)
-        chosen = algorithm(algo)
-        knobs: Any = build(chosen.cls.Config, config.algorithm, "algorithm")
-        lm = load(ModelConfig(name="random", path=str(model_dir))).lm
-        spec = chosen.cls.spec(knobs)
-        return Learner(lm, chosen.cls(knobs), spec, config, Backend(config.train.precision))
-
-    return make
+    """Builds a learner on the random model."""
+    return partial(make_learner, model_dir)
 
 
 def group(number: int, rewards: Sequence[float], lengths: Sequence[int]) -> Group:

@@ -35,6 +35,11 @@ def tensors(learner: Learner) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in found.items()}
 
 
+def save(folder: Path, learner: Learner, model: LoadedModel, state: State, keep: int) -> Path:
+    parts = checkpoint.snapshot(learner)
+    return checkpoint.save(folder, learner, parts, model.tokenizer, state, keep)
+
+
 @pytest.fixture
 def saved(
     learner_of: Callable[..., Learner], model: LoadedModel, tmp_path: Path
@@ -42,7 +47,7 @@ def saved(
     learner = learner_of("popo", *SETTINGS)
     train(learner)
     state = State(step=3, position=17, optimizer_steps=learner.num_optimizer_steps)
-    return learner, checkpoint.save(tmp_path, learner, model.tokenizer, state, keep=2)
+    return learner, save(tmp_path, learner, model, state, keep=2)
 
 
 def test_a_loaded_learner_takes_the_same_next_step(
@@ -86,7 +91,7 @@ def test_a_write_that_fails_leaves_the_checkpoint_before_it(
     with monkeypatch.context() as patch:
         patch.setattr("rlvr_zoo.train.checkpoint.torch.save", full)
         with pytest.raises(StorageError, match="No space left"):
-            checkpoint.save(tmp_path, learner, model.tokenizer, State(step=4), keep=1)
+            save(tmp_path, learner, model, State(step=4), keep=1)
     assert checkpoint.newest(tmp_path) == path
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
@@ -97,7 +102,7 @@ def test_only_the_newest_are_kept(
     learner, _ = saved
     (tmp_path / ".partial-step-00000009").mkdir()  # what a kill leaves
     for step in (5, 7, 7):
-        checkpoint.save(tmp_path, learner, model.tokenizer, State(step=step), keep=2)
+        save(tmp_path, learner, model, State(step=step), keep=2)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["step-00000005", "step-00000007"]
 
 

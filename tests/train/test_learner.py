@@ -1,13 +1,15 @@
 """Optimizer steps: what may not change a gradient, and what must happen around one."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from rlvr_zoo.errors import DivergedError
+from rlvr_zoo.errors import DeviceMemoryError, DivergedError
 from rlvr_zoo.train.learner import Learner
 from rlvr_zoo.train.rows import Rows, rows_of
 
@@ -126,15 +128,58 @@ def test_a_batch_without_positives_takes_no_step(learner_of: Callable[..., Learn
 def test_a_gradient_that_is_not_finite_leaves_the_weights(
     learner_of: Callable[..., Learner],
 ) -> None:
-    learner = learner_of("grpo", "algorithm.kl_coef=0")
+    """The step is left out and counted, and one that can be taken begins the count anew."""
+    learner = learner_of("grpo", "algorithm.kl_coef=0", "train.max_bad_steps=2")
     before = {n: p.detach().clone() for n, p in learner.policy.named_parameters()}
     batch = rows()
-    targets = learner.prepare(batch, batch.sampler_logp_NT)
-    targets.rows["advantage_N"].fill_(float("nan"))
-    with pytest.raises(DivergedError, match="nan"):
-        learner.step(batch, targets, everything(batch))
+    good, bad = (learner.prepare(batch, batch.sampler_logp_NT) for _ in range(2))
+    bad.rows["advantage_N"].fill_(float("nan"))
+    report = learner.step(batch, bad, everything(batch))
+    assert report.metrics["train/skipped"] == report.metrics["train/not_finite"] == 1.0
+    assert all(math.isfinite(value) for value in report.metrics.values())
     for name, parameter in learner.policy.named_parameters():
         assert torch.equal(parameter, before[name])
+    assert learner.step(batch, good, everything(batch)).metrics["train/not_finite"] == 0.0
+    learner.step(batch, bad, everything(batch))
+    now = {n: p.detach().clone() for n, p in learner.policy.named_parameters()}
+    with pytest.raises(DivergedError, match=r"nan .* 2 times in a row"):
+        learner.step(batch, bad, everything(batch))
+    for name, parameter in learner.policy.named_parameters():
+        assert torch.equal(parameter, now[name])
+
+
+@pytest.mark.parametrize("fails_at", [0, 3])
+def test_a_step_that_runs_out_of_memory_is_taken_in_smaller_pieces(
+    learner_of: Callable[..., Learner], fails_at: int
+) -> None:
+    """With the gradient that it would have had, wherever it had come to."""
+    settings = ("optimizer.max_grad_norm=0", "train.micro_batch_tokens=40")
+    want = gradient(learner_of("popo", *settings))
+    learner = learner_of("popo", *settings)
+    widths: list[int] = []
+
+    def full(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        widths.append(inputs[0].numel())
+        if len(widths) > fails_at and inputs[0].numel() > 20:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+
+    learner.policy.register_forward_pre_hook(full)
+    got = gradient(learner)
+    assert max(widths) > 20 >= max(widths[-4:])
+    for name, tensor in want.items():
+        torch.testing.assert_close(got[name], tensor, rtol=1e-4, atol=1e-7, msg=name)
+
+
+def test_a_row_that_does_not_fit_ends_the_run(learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of("grpo")
+
+    def full(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+
+    learner.policy.register_forward_pre_hook(full)
+    with pytest.raises(DeviceMemoryError, match=r"rank 0 .*1 GiB.*gradient_checkpointing") as said:
+        learner.prepare(rows())
+    assert "\n" not in str(said.value)
 
 
 def test_a_step_moves_along_the_advantage(learner_of: Callable[..., Learner]) -> None:

@@ -22,6 +22,7 @@ PACKAGES = ("rlvr_zoo", "rlvr_zoo_algorithms", "rlvr_zoo_benchmarks", "tests")
 ORDER = (
     {"cli", "__main__"},
     {"leaderboard", "evaluate", "train", "testing"},
+    {"plan"},
     {"rollout", "verify", "problems", "models", "track", "registry", "resolve", "checks", "launch"},
     {"config", "protocol"},
     {"api"},
@@ -29,7 +30,7 @@ ORDER = (
 )
 """Rooms of rlvr_zoo: one may import its own row, without a circle, and the rows below it."""
 
-ONE_FILE_EACH = ("vllm", "lm_eval", "mlflow", "accelerate")
+ONE_FILE_EACH = ("vllm", "lm_eval", "mlflow", "accelerate", "peft", "torchao")
 NOT_FOR_HELP = {*ONE_FILE_EACH, "torch", "transformers", "scipy", "matplotlib"}
 TENSORS = {"torch", "jaxtyping"}
 

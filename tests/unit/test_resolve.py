@@ -254,7 +254,7 @@ def test_a_file_without_settings_is_refused(tmp_path: Path, content: bytes, says
         ("algo=grop", "unknown algorithm 'grop': did you mean 'grpo'"),
         ("protocol=mirco", "unknown protocol 'mirco': did you mean 'micro'?"),
         ("model.name=tyni", "unknown model 'tyni': no preset, no folder, no hub name"),
-        ("model=quen-math-7b", "did you mean 'qwen-math-7b'?"),
+        ("model=quen-math-7b", "did you mean 'qwen-math-7b'"),
     ],
 )
 def test_an_unknown_name_is_told_the_nearest(setting: str, says: str) -> None:

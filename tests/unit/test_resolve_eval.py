@@ -54,7 +54,7 @@ def test_every_bound_has_its_field() -> None:
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        ("rollout.vllm.max_num_seqs=0", "rollout.vllm.max_num_seqs=0: set more than 0"),
+        ("rollout.vllm.max_num_seqs=-1", "rollout.vllm.max_num_seqs=-1: set 0 or more"),
         ("rollout.vllm.gpu_memory_share=2", "rollout.vllm.gpu_memory_share=2.0: set 1 or less"),
         ("rollout.vllm.dtype=fp8", "rollout.vllm.dtype='fp8': "),
         ("rollout.vllm=3", "rollout.vllm=3: a section of settings is wanted here"),

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from rlvr_zoo.errors import EngineError
-from rlvr_zoo.rollout.vllm_servers import Server
+from rlvr_zoo.rollout.server_http import Server
 
 START_TIMEOUT_S = 300.0
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rlvr_zoo.errors import ConfigError
+from rlvr_zoo.errors import ConfigError, EngineError
 from rlvr_zoo.models.load import LoadedModel
 from rlvr_zoo.rollout.base import Request
 from rlvr_zoo.rollout.transformers import TransformersEngine
@@ -80,13 +80,13 @@ def test_new_weights_are_sampled_from(colocated: Any, model: LoadedModel) -> Non
 @pytest.mark.parametrize(
     "left_out", ["model.embed_tokens.weight", "model.layers.1.mlp.down_proj.weight"]
 )
-def test_one_weight_that_is_not_sent_shows(
+def test_one_weight_that_is_not_sent_is_an_error(
     colocated: Any, model: LoadedModel, left_out: str
 ) -> None:
     colocated.sync(weights_of(model), 0)
     change(model)
-    colocated.sync(lambda: [pair for pair in weights_of(model)() if pair[0] != left_out], 1)
-    assert gap(colocated, model, requests(model)) > 0.01
+    with pytest.raises(EngineError, match=f"not given all of its model's weights.*{left_out}"):
+        colocated.sync(lambda: [pair for pair in weights_of(model)() if pair[0] != left_out], 1)
 
 
 def test_a_sync_that_does_nothing_shows(

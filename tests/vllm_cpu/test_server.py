@@ -1,15 +1,18 @@
-"""A vLLM server of our own: samples, new weights as a file, and its death."""
+"""A vLLM server of our own: samples, new weights as a file, two runs on it, and its death."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from rlvr_zoo.errors import EngineError
 from rlvr_zoo.models.load import LoadedModel
+from rlvr_zoo.rollout.links import FileLink
+from rlvr_zoo.rollout.server_http import Server
 from rlvr_zoo.rollout.transformers import TransformersEngine
-from rlvr_zoo.rollout.vllm import VllmEngine
-from rlvr_zoo.rollout.vllm_servers import Server
+from rlvr_zoo.rollout.vllm import VllmEngine, installed
 from tests.vllm_cpu.conftest import settings
 from tests.vllm_cpu.measure import ROUNDING, change, gap, ids_of, requests, sampling, weights_of
 from tests.vllm_cpu.serving import Started, serving
@@ -57,11 +60,40 @@ def test_new_weights_are_sampled_from(
     engine.sync(weights_of(model), 0)
     change(model)
     with monkeypatch.context() as broken:
-        broken.setattr(Server, "post", lambda self, path, body=None: None)
+        broken.setattr(FileLink, "send", lambda self, weights: None)
         engine.sync(weights_of(model), 1)
     assert gap(engine, model, requests(model)) > 0.1
-    engine.sync(weights_of(model), 1)
+    engine.sync(weights_of(model), 2)
     assert gap(engine, model, requests(model)) < ROUNDING
+
+
+def test_it_says_what_it_is(engine: VllmEngine) -> None:
+    assert engine.dtype is torch.float32
+    assert engine.description == f"vllm {installed().split('+')[0]}, float32, 1 server"
+
+
+def test_it_serves_one_run_at_a_time(
+    engine: VllmEngine, server: Started, model: LoadedModel
+) -> None:
+    engine.sync(weights_of(model), 0)
+    other = VllmEngine(model, settings(servers=[server.url]))
+    change(model)
+    other.sync(weights_of(model), 0)
+    with pytest.raises(EngineError, match=r"was given another run's weights"):
+        engine.generate(requests(model), sampling(1.0))
+    assert gap(other, model, requests(model)) < ROUNDING
+    other.close()
+
+
+def test_a_relative_folder_reaches_it(
+    server: Started, model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    engine = VllmEngine(model, settings(servers=[server.url], folder="."))
+    engine.sync(weights_of(model), 0)
+    assert gap(engine, model, requests(model)) < ROUNDING
+    engine.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_several_servers_share_the_prompts(
@@ -71,11 +103,10 @@ def test_several_servers_share_the_prompts(
     asked_of: dict[str, set[tuple[int, ...]]] = {}
     post = Server.post
 
-    def noted(self: Server, path: str, body: dict[str, object] | None = None) -> object:
+    def noted(self: Server, path: str, body: Any = None, *further: Any, **named: Any) -> Any:
         if path == "v1/completions":
-            assert body is not None
-            asked_of.setdefault(self.url, set()).add(tuple(body["prompt"]))  # type: ignore[arg-type]
-        return post(self, path, body)
+            asked_of.setdefault(self.url, set()).add(tuple(body["prompt"]))
+        return post(self, path, body, *further, **named)
 
     monkeypatch.setattr(Server, "post", noted)
     urls = [server.url, server.url.replace("127.0.0.1", "localhost")]

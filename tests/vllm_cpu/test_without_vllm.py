@@ -6,18 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from rlvr_zoo.config import RolloutConfig, VllmConfig
 from rlvr_zoo.errors import ConfigError, EngineError
 from rlvr_zoo.rollout import vllm
-from rlvr_zoo.rollout.vllm_servers import Server
+from rlvr_zoo.rollout.base import Compute
+from rlvr_zoo.rollout.server_http import Server
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
-def engine(**settings: Any) -> vllm.VllmEngine:
+def engine(device: str = "cpu", **settings: Any) -> vllm.VllmEngine:
     model: Any = None  # what is asked first is not the model
-    return vllm.VllmEngine(model, RolloutConfig(engine="vllm", vllm=VllmConfig(**settings)))
+    config = RolloutConfig(engine="vllm", vllm=VllmConfig(**settings))
+    return vllm.VllmEngine(model, config, Compute(device=torch.device(device)))
 
 
 def test_a_missing_vllm_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,7 +28,7 @@ def test_a_missing_vllm_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(EngineError, match=r"not installed.*pip install 'rlvr-zoo\[vllm\]'"):
         engine()
     with pytest.raises(EngineError, match="not installed"):
-        engine(servers=["http://localhost:1"], transfer="nccl")
+        engine("cuda", servers=["http://localhost:1"], transfer="nccl")
 
 
 @pytest.mark.parametrize(

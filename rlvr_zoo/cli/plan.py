@@ -1,0 +1,226 @@
+"""`rlvr-zoo plan`: what a run takes, before it is paid for."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rlvr_zoo.cli.run import Flags, quiet_transformers
+from rlvr_zoo.config import RunConfig
+from rlvr_zoo.errors import ConfigError
+from rlvr_zoo.leaderboard.power import MEASURED, TYPICAL, detectable_difference
+from rlvr_zoo.plan import devices as gpus
+from rlvr_zoo.plan.cost import UPDATE_UTILISATION, Cost, cost
+from rlvr_zoo.plan.devices import GIB, Devices
+from rlvr_zoo.plan.fit import Fit, way_out
+from rlvr_zoo.plan.memory import MemoryPlan, as_table, estimate
+from rlvr_zoo.plan.shape import ModelShape, load_shape
+from rlvr_zoo.plan.suites import SuiteSize, sizes
+from rlvr_zoo.resolve import resolve
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is printed."""
+
+    config: RunConfig
+    shape: ModelShape
+    devices: Devices
+    memory: MemoryPlan
+    cost: Cost
+    suites: list[SuiteSize]
+    seeds: int
+    utilisation: float
+    fit: Fit | None
+    """A way out, where the run does not fit as it is."""
+
+    @property
+    def fits(self) -> bool:
+        return self.memory.total_bytes <= self.devices.gpu.memory_bytes
+
+
+def plan_command(flags: Flags, gpu_text: str, seeds: int, utilisation: float, as_json: bool) -> int:
+    """Prints the plan; 1 where the run does not fit as it is, else 0."""
+    devices = gpus.parse(gpu_text)
+    if seeds < 1:
+        raise ConfigError(f"--seeds {seeds}: set 1 or more")
+    if not 0 < utilisation <= 1:
+        raise ConfigError(f"--utilisation {utilisation}: set more than 0, and 1 or less")
+    config = resolve(flags.file_tree(), flags.tree())
+    if devices.world_size > config.rollout.rollouts_per_step:
+        raise ConfigError(
+            f"{devices} has {devices.world_size} GPUs for {config.rollout.rollouts_per_step}"
+            " rollouts a step: some would idle; take fewer, or raise rollout.rollouts_per_step"
+        )
+    quiet_transformers()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the error is ours
+    plan = make_plan(config, devices, seeds, utilisation)
+    if as_json:
+        print(json.dumps(_as_json(plan), indent=1))
+    else:
+        _show(plan)
+    return 0 if plan.fits else 1
+
+
+def make_plan(
+    config: RunConfig, devices: Devices, seeds: int, utilisation: float = UPDATE_UTILISATION
+) -> Plan:
+    """The plan of a run on those devices.  Raises ModelError where the shape cannot be had."""
+    shape, memory_bytes = load_shape(config.model), devices.gpu.memory_bytes
+    memory = estimate(config, shape, devices.world_size, memory_bytes)
+    suites = sizes(config.suites)
+    fits = memory.total_bytes <= memory_bytes
+    return Plan(
+        config=config,
+        shape=shape,
+        devices=devices,
+        memory=memory,
+        cost=cost(config, shape, devices, suites, utilisation),
+        suites=suites,
+        seeds=seeds,
+        utilisation=utilisation,
+        fit=None if fits else way_out(config, shape, devices.world_size, memory_bytes),
+    )
+
+
+def _detectable(plan: Plan) -> Iterator[tuple[SuiteSize, float | None, bool]]:
+    """(suite, smallest difference in points, whether its noise was measured); None: not known."""
+    for suite in plan.suites:
+        if suite.num_problems is None:
+            yield suite, None, False
+            continue
+        found = detectable_difference(
+            MEASURED.get(suite.name, TYPICAL), suite.num_problems, suite.num_samples, plan.seeds
+        )
+        yield suite, None if math.isnan(found) else 100 * found, suite.name in MEASURED
+
+
+# --------------------------------------------------------------------------- JSON
+
+
+def _as_json(plan: Plan) -> dict[str, Any]:
+    memory, fit = plan.memory, plan.fit
+    return {
+        "algorithm": plan.config.algo,
+        "model": plan.config.model.name,
+        "parameters": plan.shape.num_parameters,
+        "gpus": {"name": str(plan.devices), **asdict(plan.devices.gpu)},
+        "world_size": plan.devices.world_size,
+        "fits": plan.fits,
+        "memory_bytes": {
+            "total": round(memory.total_bytes),
+            "peak_phase": memory.peak_phase,
+            "parts": {name: round(size) for name, size in as_table(memory)},
+            "phases": {
+                phase: {name: round(size) for name, size in parts.items() if size}
+                for phase, parts in memory.phases.items()
+            },
+        },
+        "change": None
+        if fit is None
+        else {
+            "arguments": fit.arguments(plan.devices),
+            "total_bytes": round(fit.memory.total_bytes),
+        },
+        "cost": {**asdict(plan.cost), "hours": plan.cost.hours, "utilisation": plan.utilisation},
+        "seeds": plan.seeds,
+        "suites": [
+            {**asdict(suite), "detectable_points": points, "measured_noise": measured}
+            for suite, points, measured in _detectable(plan)
+        ],
+    }
+
+
+# --------------------------------------------------------------------------- text
+
+
+def _show(plan: Plan) -> None:
+    console = Console(highlight=False)
+    config, shape = plan.config, plan.shape
+    console.print(
+        f"[bold]{config.algo}[/bold] on {config.model.name} ({shape.num_parameters / 1e9:.2f} B"
+        f" parameters), protocol {config.protocol}, {plan.devices}"
+    )
+    console.print(_memory_table(plan.memory))
+    _say_fit(console, plan)
+    console.print()
+    _say_cost(console, plan)
+    if plan.suites:
+        console.print()
+        console.print(_suite_table(plan))
+
+
+def _memory_table(memory: MemoryPlan) -> Table:
+    """A column a phase, the largest one first."""
+    phases = sorted(memory.phases, key=lambda phase: -sum(memory.phases[phase].values()))
+    names = list(dict.fromkeys(name for phase in phases for name in memory.phases[phase]))
+    table = Table("GiB of one GPU", *phases)
+    table.columns[1].style = "bold"
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name in names:
+        row = [memory.phases[phase].get(name, 0.0) / GIB for phase in phases]
+        if any(row):
+            table.add_row(name, *(f"{size:.2f}" if size else "" for size in row))
+    sums = [sum(memory.phases[phase].values()) / GIB for phase in phases]
+    table.add_section()
+    table.add_row("tensors", *(f"{size:.2f}" for size in sums))
+    return table
+
+
+def _say_fit(console: Console, plan: Plan) -> None:
+    memory, devices = plan.memory, plan.devices
+    console.print(
+        f"{memory.total_bytes / GIB:.1f} GiB of {devices.gpu.memory_gib} with"
+        f" {memory.reserve_bytes / GIB:.1f} for CUDA and fragmentation (assumed):"
+        f" [bold]{'fits' if plan.fits else 'does not fit'}[/bold]"
+    )
+    if plan.fits:
+        return
+    if plan.fit is None:
+        console.print("no combination of settings was found that fits; take a smaller model")
+        return
+    console.print(f"fits with ({plan.fit.memory.total_bytes / GIB:.1f} GiB):")
+    for argument in plan.fit.arguments(devices):
+        console.print(f"  {argument}", markup=False)
+
+
+def _say_cost(console: Console, plan: Plan) -> None:
+    found, config = plan.cost, plan.config
+    tokens = f"{found.generated_tokens / 1e6:,.1f} M tokens generated"
+    if found.generated_tokens_most > found.generated_tokens:
+        tokens += f" (up to {found.generated_tokens_most / 1e6:,.1f} M with resampling)"
+    console.print(
+        f"{config.train.max_steps} steps, at most: {tokens},"
+        f" {found.trained_tokens / 1e6:,.1f} M trained"
+    )
+    console.print(
+        f"{found.hours:.1f} h a seed: rollout {found.rollout_hours:.1f} (engine"
+        f" {config.rollout.engine}), update {found.update_hours:.1f} (at"
+        f" {100 * plan.utilisation:.0f} % of peak), evaluation {found.evaluate_hours:.1f};"
+        f" {plan.seeds} seeds: {plan.seeds * found.hours * plan.devices.world_size:,.0f} GPU hours"
+    )
+
+
+def _suite_table(plan: Plan) -> Table:
+    word = "seeds" if plan.seeds > 1 else "seed"
+    table = Table(
+        "suite", "problems", "samples", f"smallest difference seen with {plan.seeds} {word}"
+    )
+    for suite, points, measured in _detectable(plan):
+        if points is not None:
+            shown = f"{points:.1f} points{'' if measured else ' (its noise is assumed)'}"
+        elif suite.num_problems is None:
+            shown = "its size is not known before it is loaded"
+        else:
+            shown = "one seed cannot tell a difference from luck"
+        problems = "?" if suite.num_problems is None else str(suite.num_problems)
+        table.add_row(suite.name, problems, str(suite.num_samples), shown)
+    return table

@@ -1,0 +1,350 @@
+"""Memory of one GPU, by part and phase; docs/performance.md compares it with measured peaks.
+
+Parts that stay: weights, companions, head, moments, in fp32 but for the moments.  What comes and
+goes differs by phase, and the run needs the largest: `rollout` (a cache, and copies of the
+weights), `forward` (its end: all activations), and in the backward pass `logits`, `last layer`,
+`first layer` and `embedding` (its end: no activations, all gradients).
+Gradients of one micro-batch grow while its activations go; from the second one on, all of them are
+there from the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from rlvr_zoo.api import Critic, Output, Spec
+from rlvr_zoo.config import RunConfig
+from rlvr_zoo.plan.shape import ModelShape
+from rlvr_zoo.plan.work import Work, share_of, spec_of, trained_models, work_of
+
+FP32, BF16 = 4, 2
+MOMENT_BYTES = {"fp32": 8.0, "8bit": 2.0 + 8 / 256, "offload": 0.0}
+"""A parameter's two moments; 8 bits have an fp32 scale for each block of 256."""
+BLOCK_BYTES = 2 * (1 << 24) * FP32
+"""Logits that the trainer turns into probabilities at once, on a GPU."""
+CONTEXT_BYTES = 1 << 30
+"""CUDA's context and libraries."""
+FRAGMENTATION = 0.05
+"""Share of the tensors' peak that the allocator cannot use."""
+
+Parts = dict[str, float]
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes of one GPU, by part, in each phase of a step."""
+
+    phases: Mapping[str, Parts]
+    on_gpu: bool = True
+
+    @property
+    def peak_phase(self) -> str:
+        """The phase that needs most."""
+        return max(self.phases, key=lambda phase: sum(self.phases[phase].values()))
+
+    @property
+    def peak(self) -> Parts:
+        """The parts of the phase that needs most."""
+        return self.phases[self.peak_phase]
+
+    @property
+    def tensor_bytes(self) -> float:
+        """The most that tensors take at once."""
+        return sum(self.peak.values())
+
+    @property
+    def reserve_bytes(self) -> float:
+        """What a GPU needs beside its tensors; assumed, not computed."""
+        return CONTEXT_BYTES + FRAGMENTATION * self.tensor_bytes if self.on_gpu else 0.0
+
+    @property
+    def total_bytes(self) -> float:
+        """What the GPU must have."""
+        return self.tensor_bytes + self.reserve_bytes
+
+
+def estimate(
+    config: RunConfig,
+    shape: ModelShape,
+    world_size: int,
+    gpu_memory_bytes: float = 0.0,
+    *,
+    work: Work | None = None,
+    on_gpu: bool = True,
+) -> MemoryPlan:
+    """What a run takes of each GPU.
+
+    `gpu_memory_bytes` counts where vLLM shares the trainer's GPUs, since it takes a share of them.
+    `work` gives rows and tokens where they are known better than from the settings.  Raises
+    ConfigError for LoRA targets that the model does not have.
+    """
+    estimate_ = _Estimate(
+        config, shape, spec_of(config), work or work_of(config, shape), world_size, on_gpu
+    )
+    static = estimate_.static()
+    phases = {name: static | parts for name, parts in estimate_.update().items()}
+    phases["rollout"] = static | estimate_.rollout(gpu_memory_bytes)
+    return MemoryPlan(phases, on_gpu)
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    config: RunConfig
+    shape: ModelShape
+    spec: Spec
+    work: Work
+    world_size: int
+    on_gpu: bool
+
+    # ------------------------------------------------------------- how the run is set up
+
+    @cached_property
+    def sharded(self) -> bool:
+        return self.config.train.parallel == "fsdp"
+
+    @cached_property
+    def narrow(self) -> bool:
+        return self.config.train.precision == "bf16"
+
+    @property
+    def width(self) -> int:
+        """Bytes of a number that matrix products take."""
+        return BF16 if self.narrow else FP32
+
+    @cached_property
+    def adapters(self) -> int:
+        return self.shape.num_adapter_parameters(self.config.lora)
+
+    @cached_property
+    def trained(self) -> dict[str, frozenset[Output]]:
+        return trained_models(self.spec)
+
+    # ------------------------------------------------------------- what stays
+
+    def static(self) -> Parts:
+        split = self.world_size if self.sharded else 1
+        shape, adapters = self.shape, self.adapters
+        held = shape.num_parameters + adapters + self._value_head("policy")
+        companions = 0
+        for name in self.spec.companions:
+            if not adapters or self.sharded:  # sharded ones have a base of their own
+                companions += shape.num_parameters
+            companions += adapters
+            companions += self._value_head(name)
+        moments = MOMENT_BYTES[self.config.optimizer.moments] * self.num_trained
+        return {
+            "weights": FP32 * held / split,
+            "companions": FP32 * companions / split,
+            "head": FP32 * self.num_head_parameters / split,
+            "moments": moments / split,
+        }
+
+    def _value_head(self, name: str) -> int:
+        has_one = isinstance(self.spec.companions.get(name), Critic)
+        has_one |= name == "policy" and "value" in self.spec.loss["policy"]
+        return self.shape.hidden_size + 1 if has_one else 0
+
+    @cached_property
+    def num_head_parameters(self) -> int:
+        return num_parameters_of_head(self.spec, self.shape.hidden_size)
+
+    @cached_property
+    def num_trained(self) -> int:
+        """Parameters with gradients and moments."""
+        total = self.num_head_parameters
+        for name in self.trained:
+            total += self._value_head(name)
+            if self.adapters:
+                total += self.adapters
+                continue
+            total += self.shape.num_parameters
+            if name != "policy" and not self.shape.tied:  # a critic speaks no tokens
+                total -= self.shape.num_embedding_parameters
+        return total
+
+    # ------------------------------------------------------------- an optimizer step
+
+    def update(self) -> dict[str, Parts]:
+        """The phases of a micro-batch, the last of its optimizer step."""
+        shape = self.shape
+        share = share_of(self.config, self.work, self.world_size)
+        checkpointed = self.config.train.gradient_checkpointing
+        speaks = bool(self.trained["policy"] & {"logp", "entropy"})
+        full = not self.adapters
+        grads = FP32 * self.num_trained / (self.world_size if self.sharded else 1)
+        earlier = grads if share.micro_batches > 1 else 0.0
+
+        models = len(self.trained)
+        kept = models * share.tokens * shape.num_layers * self._kept_bytes()
+        norm = share.tokens * 3 * shape.hidden_size * FP32
+        # completion tokens' features are taken out of all, for logits and values
+        features = share.completion_tokens * shape.hidden_size * FP32
+        ends = sum(
+            norm + features * bool(outputs - {"hidden"}) for outputs in self.trained.values()
+        )
+        flow = share.tokens * self._flow_bytes()
+        chunk = min(self.config.train.logits_tokens, share.completion_tokens)
+        logits = (chunk * shape.vocab_size * self.width + self._block_bytes()) * speaks
+        vocabulary = FP32 * shape.num_embedding_parameters  # the gradient of head or embedding
+        head_gradient = vocabulary * (speaks and full)
+        # of a tied head it waits for the embedding's
+        waiting = vocabulary * (speaks and full and shape.tied)
+        # the largest matrix' gradient, before it is added to what there is
+        largest = max((d_in * d_out for _, d_in, d_out in shape.linear_maps), default=0)
+        fresh = FP32 * largest * full * (share.micro_batches > 1)
+        again = share.tokens * self._layer_bytes() * checkpointed
+        copies, copies_later = self._copies(checkpointed)
+        scattered = self._scattered()
+        return {
+            "forward": {
+                "activations": kept + ends,
+                "logits": logits,
+                "compute copies": copies,
+                "gradients": earlier,
+            },
+            "logits": {
+                "activations": kept + ends + features,
+                "logits": logits + head_gradient,
+                "compute copies": copies_later,
+                "gradients": earlier,
+            },
+            "last layer": {
+                "activations": kept + again + flow + ends * (models - 1) / models,
+                "logits": waiting,
+                "compute copies": copies_later + scattered,
+                "gradients": earlier + fresh,
+            },
+            "first layer": {
+                "activations": share.tokens * self._layer_bytes() + flow,
+                "logits": waiting,
+                "compute copies": copies_later + scattered,
+                "gradients": earlier + fresh if earlier else grads - vocabulary * full,
+            },
+            "embedding": {
+                "activations": share.tokens * shape.hidden_size * FP32,
+                "logits": waiting,
+                "compute copies": copies_later + scattered,
+                "gradients": grads + vocabulary * full * (earlier > 0 or waiting > 0),
+            },
+        }
+
+    def _layer_bytes(self) -> float:
+        """What a layer keeps of one token for its backward pass.
+
+        Norms keep their input, the normed and (in fp32) their output; attention its queries, keys,
+        values, output and a sum for each head; the MLP four widths.  Autocast casts a norm's output
+        anew for each of the five linear maps behind it; FSDP's modules are in bf16 throughout, but
+        for the norms' inputs.
+        """
+        shape = self.shape
+        hidden, inner = shape.hidden_size, shape.intermediate_size
+        heads = 2 * shape.head_dim * (shape.num_heads + shape.num_kv_heads)
+        ranks = self.config.lora.rank * len(shape.linear_maps) if self.adapters else 0
+        if not self.narrow:
+            numbers = 6 * hidden + heads + shape.num_heads + 4 * inner + ranks
+            return FP32 * numbers
+        norms = 16 * hidden if self.sharded else 26 * hidden
+        return norms + BF16 * (heads + 4 * inner + ranks) + FP32 * shape.num_heads
+
+    def _flow_bytes(self) -> float:
+        """Gradients by activations, of one token, in a layer's MLP."""
+        return self.width * 2 * self.shape.intermediate_size + FP32 * self.shape.hidden_size
+
+    def _kept_bytes(self) -> float:
+        """What stays of a layer and a token from the forward pass to the backward pass."""
+        if not self.config.train.gradient_checkpointing:
+            return self._layer_bytes()
+        return self.shape.hidden_size * (BF16 if self.narrow and self.sharded else FP32)
+
+    def _block_bytes(self) -> float:
+        return BLOCK_BYTES if self.on_gpu else 0.0
+
+    def _copies(self, checkpointed: bool) -> tuple[float, float]:
+        """Weights in the type of computation, at the forward pass' end and in the backward pass."""
+        shape = self.shape
+        models = len(self.trained)
+        body = shape.num_layers * shape.num_layer_parameters
+        if self.sharded:  # the root stays gathered, and of the layers the present and the next one
+            gathered = shape.num_root_parameters + 2 * shape.num_layer_parameters
+            both = float(models * self.width * gathered)
+            return both, both
+        if not self.narrow:
+            return 0.0, 0.0
+        head = BF16 * shape.num_embedding_parameters
+        if not checkpointed:  # autocast's copies are kept for the backward pass
+            every = BF16 * models * body + head
+            return every, every
+        return BF16 * body + head, BF16 * models * shape.num_layer_parameters + head
+
+    def _scattered(self) -> float:
+        """Under FSDP: gradients of a layer and of the root, whole, on their way to the ranks."""
+        if not self.sharded or self.adapters:
+            return 0.0
+        whole = self.shape.num_layer_parameters + self.shape.num_root_parameters
+        return whole * (self.width + (FP32 if self.narrow else 0))
+
+    # ------------------------------------------------------------- sampling
+
+    def rollout(self, gpu_memory_bytes: float) -> Parts:
+        engine, vllm = self.config.rollout.engine, self.config.rollout.vllm
+        if engine == "vllm":
+            share = 0.0 if vllm.servers else vllm.gpu_memory_share * gpu_memory_bytes
+            return {"vllm": share}
+        if engine == "replay":
+            return {}
+        shape, work = self.shape, self.work
+        rows = -(-work.rows // self.world_size)
+        least = self.config.rollout.group_size * work.row_tokens
+        positions = min(rows * work.row_tokens, max(self.config.rollout.batch_tokens, least))
+        held = positions // work.row_tokens
+        prompts = -(-held // self.config.rollout.group_size)
+        prefill = prompts * work.prompt_tokens * self.width
+        prefill *= 3 * shape.intermediate_size + 4 * shape.hidden_size
+        cache = positions * cache_bytes(self.config, shape)
+        return {
+            "compute copies": self._rollout_copy(),
+            "cache": cache,
+            "logits": 4.0 * held * shape.vocab_size * FP32,
+            # of the prompts; later, a layer's cache is copied as it grows
+            "activations": max(float(prefill), cache / shape.num_layers),
+        }
+
+    def _rollout_copy(self) -> float:
+        shape = self.shape
+        if self.sharded:  # one model that is whole
+            return float(self.width * shape.num_parameters)
+        if not self.narrow:
+            return 0.0
+        if self.adapters:  # autocast keeps no copies of frozen weights
+            return float(BF16 * shape.num_embedding_parameters)
+        inside = shape.num_layers * shape.num_layer_parameters
+        return float(BF16 * (inside + shape.num_embedding_parameters))
+
+
+def cache_bytes(config: RunConfig, shape: ModelShape) -> float:
+    """Keys and values of one position, in all layers."""
+    # under autocast rotated keys are in fp32, and the cache takes the type of its first key
+    autocast = config.rollout.engine == "transformers" and config.train.parallel != "fsdp"
+    narrow = config.train.precision == "bf16" and not autocast
+    pair = 2 * (BF16 if narrow else FP32)
+    return float(shape.num_layers * shape.num_kv_heads * shape.head_dim * pair)
+
+
+def num_parameters_of_head(spec: Spec, width: int) -> int:
+    """Of the trained head that the algorithm builds on features of that width; 0 for none."""
+    if spec.head is None:
+        return 0
+    import torch
+
+    with torch.device("meta"):
+        head = spec.head(width)
+    return sum(p.numel() for p in head.parameters())
+
+
+def as_table(plan: MemoryPlan) -> list[tuple[str, float]]:
+    """Parts of the peak phase that take anything, in bytes, and what is reserved."""
+    parts = [(name, size) for name, size in plan.peak.items() if size]
+    reserve = [("reserve", plan.reserve_bytes)] if plan.reserve_bytes else []
+    return parts + reserve

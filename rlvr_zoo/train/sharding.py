@@ -1,0 +1,69 @@
+"""Models in parts, one on each rank: FSDP2.  Their weights are gathered layer by layer as they are
+used, and tensor by tensor where a whole one is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+def shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype) -> None:
+    """Splits every weight over the ranks, in place; what is held and updated stays fp32.
+
+    Forward and backward compute in `dtype`.  Gradients are summed over ranks in fp32.
+    """
+    policy = MixedPrecisionPolicy(
+        param_dtype=None if dtype == torch.float32 else dtype,
+        reduce_dtype=torch.float32,
+        cast_forward_inputs=False,  # masks count tokens, which bf16 does up to 256 only
+    )
+    parts = [*_layers(module), module]
+    for part in parts:
+        fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+    for part in parts:
+        assert isinstance(part, FSDPModule)
+        part.set_gradient_divide_factor(1.0)  # a sum: losses are shares of totals already
+        part.set_force_sum_reduction_for_comms(True)  # gloo knows no other
+
+
+def _layers(module: nn.Module) -> list[nn.Module]:
+    """The blocks that transformers says must not be split: these are gathered one at a time."""
+    names: set[str] = set()
+    for each in module.modules():
+        names |= set(getattr(each, "_no_split_modules", None) or ())
+    return [each for each in module.modules() if type(each).__name__ in names]
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor; called on every rank where it is in parts."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def like(given: Tensor, model: Tensor) -> Tensor:
+    """A whole tensor as `model` is held: this rank's part of it, or all of it."""
+    given = given.to(model.device)
+    if not isinstance(model, DTensor):
+        return given
+    return distribute_tensor(given, model.device_mesh, model.placements, src_data_rank=None)
+
+
+@torch.no_grad()
+def put(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+    """Whole tensors into the parameters of their names.  Raises KeyError, or ValueError, where
+    they are not these."""
+    if other := sorted(parameters.keys() ^ tensors.keys()):
+        raise KeyError(f"{len(other)} weights are missing or too many, among them {other[0]}")
+    for name, parameter in parameters.items():
+        if parameter.shape != tensors[name].shape:
+            raise ValueError(f"{name} has {tuple(tensors[name].shape)}")
+        local(parameter).copy_(local(like(tensors[name], parameter)))

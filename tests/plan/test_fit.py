@@ -1,0 +1,86 @@
+"""What to change where a run does not fit."""
+
+import pytest
+
+from rlvr_zoo.errors import ConfigError
+from rlvr_zoo.plan.devices import GIB, parse
+from rlvr_zoo.plan.fit import refuse_if_too_big, way_out, with_setting
+from rlvr_zoo.plan.memory import estimate
+from rlvr_zoo.plan.shape import ModelShape, load_shape
+
+from .test_memory import config
+
+
+@pytest.fixture(scope="module")
+def shape() -> ModelShape:
+    return load_shape(config("grpo").model)
+
+
+@pytest.mark.parametrize("algo", ["popo", "grpo", "ppo"])
+@pytest.mark.parametrize("gpus", ["h200", "h100x8", "a100-40x8", "rtx4090x4"])
+def test_what_is_offered_fits_and_none_of_it_is_idle(
+    algo: str, gpus: str, shape: ModelShape
+) -> None:
+    devices = parse(gpus)
+    memory = devices.gpu.memory_bytes
+    start = config(algo)
+    found = way_out(start, shape, devices.world_size, memory)
+    assert found is not None
+    for left_out in (None, *found.changes):
+        changed, ranks = start, devices.world_size
+        for name, value in found.changes:
+            if (name, value) == left_out:
+                continue
+            if name == "--gpus":
+                assert isinstance(value, int)
+                ranks = value
+            else:
+                changed = with_setting(changed, name, value)
+        needed = estimate(changed, shape, ranks, memory).total_bytes
+        assert (needed <= memory) == (left_out is None)
+
+
+def test_the_cheapest_change_comes_first(shape: ModelShape) -> None:
+    alone = way_out(config("popo"), shape, 1, parse("h200").gpu.memory_bytes)
+    assert alone is not None
+    assert alone.arguments(parse("h200")) == [
+        "--set train.gradient_checkpointing=true",
+        "--set optimizer.moments=8bit",
+    ]
+
+
+def test_more_gpus_are_named_as_the_command_takes_them(shape: ModelShape) -> None:
+    devices = parse("rtx4090")
+    found = way_out(config("ppo"), shape, 1, devices.gpu.memory_bytes)
+    assert found is not None and found.world_size > 1
+    assert f"--gpus rtx4090x{found.world_size}" in found.arguments(devices)
+
+
+def test_nothing_fits_on_a_toy(shape: ModelShape) -> None:
+    assert way_out(config("popo"), shape, 1, 1 * GIB) is None
+
+
+def test_a_run_that_cannot_fit_is_refused_with_numbers(shape: ModelShape) -> None:
+    with pytest.raises(ConfigError) as caught:
+        refuse_if_too_big(config("popo"), shape, 1, parse("h100").gpu.memory_bytes)
+    text = str(caught.value)
+    assert "\n" not in text and "79.1" in text and "moments 57.0" in text
+    assert "lora.rank=32" in text or "GPUs" in text
+
+
+def test_a_run_that_fits_is_not_refused(shape: ModelShape) -> None:
+    settings = ("train.gradient_checkpointing=true", "optimizer.moments=8bit")
+    refuse_if_too_big(config("popo", *settings), shape, 1, parse("h200").gpu.memory_bytes)
+
+
+def test_micro_batches_that_can_be_halved_are_no_reason(shape: ModelShape) -> None:
+    """Out of memory halves them, so that only what is left then is refused."""
+    popo = config("popo", "optimizer.moments=8bit")
+    memory = parse("h200").gpu.memory_bytes
+    assert estimate(popo, shape, 1).total_bytes > memory
+    refuse_if_too_big(popo, shape, 1, memory)
+
+
+def test_no_way_out_is_said(shape: ModelShape) -> None:
+    with pytest.raises(ConfigError, match="smaller model"):
+        refuse_if_too_big(config("popo"), shape, 1, GIB)
