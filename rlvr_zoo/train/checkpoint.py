@@ -147,7 +147,12 @@ def _write(partial: Path, learner: Learner, parts: Snapshot, tokenizer: Any, sta
 
 
 def _complete(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob(f"{_PREFIX}*") if (path / "state.json").is_file())
+    return sorted(path for path in folder.glob(f"{_PREFIX}*") if is_whole(path))
+
+
+def is_whole(path: Path) -> bool:
+    """Does this process see a checkpoint there?"""
+    return (path / "state.json").is_file()
 
 
 def _remove_partial(folder: Path) -> None:

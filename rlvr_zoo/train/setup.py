@@ -16,7 +16,7 @@ from rlvr_zoo import problems, registry
 from rlvr_zoo.api import Algorithm
 from rlvr_zoo.checks import build
 from rlvr_zoo.config import RunConfig
-from rlvr_zoo.errors import ConfigError, ModelError, RlvrZooError, RunFolderError
+from rlvr_zoo.errors import ConfigError, ModelError, RankError, RlvrZooError, RunFolderError
 from rlvr_zoo.evaluate import suites
 from rlvr_zoo.evaluate.base import Standing
 from rlvr_zoo.evaluate.held_out import HeldOut
@@ -230,7 +230,7 @@ def _assemble(
         record = replace(record, versions={**record.versions, "engine": described})
     if isinstance(engine, ReplayEngine):
         engine.refuse_other_run(record)
-    record, state = _resume(record, learner, folder, output)
+    record, state = _resume(record, learner, backend, folder, output)
     record = backend.broadcast(record)  # what is done is what the main process's folder says
     run = loop.Run(
         config=config,
@@ -331,7 +331,7 @@ def _record(
 
 
 def _resume(
-    record: RunRecord, learner: Learner, folder: RunFolder | None, output: Path
+    record: RunRecord, learner: Learner, backend: Backend, folder: RunFolder | None, output: Path
 ) -> tuple[RunRecord, State]:
     """Goes back to the newest checkpoint, or to the start where there is none."""
     before = folder.record() if folder is not None and folder.has_record() else None
@@ -343,7 +343,13 @@ def _resume(
         )
     if folder is not None:
         checkpoint.tidy(output / CHECKPOINTS)
-    path = checkpoint.newest(output / CHECKPOINTS)
+    path = backend.broadcast(checkpoint.newest(output / CHECKPOINTS))
+    seen = backend.gather(path is None or checkpoint.is_whole(path))
+    if not all(seen):
+        raise RankError(
+            f"rank {seen.index(False)} does not see {path}; put --output on a file system that"
+            " every machine has"
+        )
     if before is not None and before.status == "finished" and path is None:
         raise RunFolderError(
             f"{output}: the run is finished and its checkpoints are gone; put them back, or start"
