@@ -173,7 +173,7 @@ class TrainConfig:
     (`fsdp`, FSDP2); `auto`: as `accelerate launch` was told, else `ddp`.  Rounding only."""
     micro_batch_tokens: int = 16_384
     """Tokens, padding included, in one forward pass of one process; changes results by rounding
-    only.  Halved, and the step repeated, where a GPU's memory does not suffice."""
+    only.  Halved, and the step repeated, where a GPU's memory does not suffice for whole models."""
     logits_tokens: int = 1024
     """Tokens whose logits over the vocabulary are held at once; rounding only."""
     gradient_checkpointing: bool = False

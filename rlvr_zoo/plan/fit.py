@@ -131,11 +131,12 @@ def refuse_if_too_big(
     """Raises ConfigError, in one line with the plan's numbers, where the run cannot fit.
 
     For GPUs only, and before weights are loaded.  `gpu_memory_bytes` is one GPU's total memory.
-    Micro-batches may be halved while training, so that the smallest ones decide.
+    Micro-batches of whole models may be halved while training, so that the smallest ones decide.
     """
-    work = work_of(config, shape)
-    smallest = min(config.train.micro_batch_tokens, work.row_tokens)
-    least = with_setting(config, "train.micro_batch_tokens", smallest)
+    least = config
+    if config.train.parallel != "fsdp":
+        smallest = min(config.train.micro_batch_tokens, work_of(config, shape).row_tokens)
+        least = with_setting(config, "train.micro_batch_tokens", smallest)
     plan = estimate(least, shape, world_size, gpu_memory_bytes)
     if plan.total_bytes <= gpu_memory_bytes:
         return

@@ -183,9 +183,12 @@ def load(path: Path, learner: Learner) -> State:
         if not has_adapters(lm):  # else it is the start model's, which they are beside
             saved = type(lm).from_pretrained(path / POLICY, dtype=torch.float32)
             put(dict(saved.named_parameters()), dict(lm.named_parameters()))
+            del saved
         for name, parameters in _files(learner).items():
             put(load_file(path / f"{name}.safetensors"), parameters)
-        optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
+        optimizer = torch.load(
+            path / "optimizer.pt", map_location="cpu", weights_only=True, mmap=True
+        )
         load_state(learner.optimizer, optimizer)
         state = State(**json.loads((path / "state.json").read_text()))
     except _DAMAGE as error:

@@ -180,10 +180,13 @@ class Learner:
             self._micro_batch_tokens = max(longest, self._micro_batch_tokens // 2)
 
     def _too_large(self, error: str, budget: int) -> str:
-        smaller = f"train.micro_batch_tokens={budget}, " if budget else ""
+        ways = [f"train.micro_batch_tokens={budget}"] if budget else []
+        if not self._config.train.gradient_checkpointing:
+            ways.append("train.gradient_checkpointing=true")
+        ways.append("more GPUs" if self.is_sharded else "train.parallel=fsdp on more GPUs")
         return (
-            f"rank {self._backend.rank} is out of memory ({error}); go on with --resume and"
-            f" {smaller}train.gradient_checkpointing=true, or train.parallel=fsdp on more GPUs"
+            f"rank {self._backend.rank} is out of memory ({error}); go on by the same command (with"
+            f" --resume where there is a checkpoint) and {', or '.join(ways)}"
         )
 
     def _share(

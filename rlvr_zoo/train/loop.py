@@ -140,13 +140,14 @@ class Run:
         """One optimizer step; a batch that ends the run is kept to be looked at."""
         try:
             return self.learner.step(rows, targets, index)
-        except DivergedError as error:
-            if self.folder is None:
-                raise
-            path = self.folder.path / BAD_BATCH
-            with storage(path):
-                torch.save(asdict(rows) | {"targets": dict(targets.rows), "index": index}, path)
-            raise DivergedError(f"{error}; the batch is in {path}") from error
+        except DivergedError as error:  # on every rank alike
+            kept = ""
+            if self.folder is not None:
+                path = self.folder.path / BAD_BATCH
+                with storage(path):
+                    torch.save(asdict(rows) | {"targets": dict(targets.rows), "index": index}, path)
+                kept = f"; the batch is in {path}"
+            raise DivergedError(f"{error}{self.backend.broadcast(kept)}") from error
 
     @property
     def _samples_exactly(self) -> bool:
@@ -260,8 +261,8 @@ class Run:
                 )
             except StorageError as error:
                 refused = error
-        if self.backend.broadcast(refused is not None):
-            raise refused or StorageError("the main process cannot write its checkpoint")
+        if said := self.backend.broadcast(refused and str(refused)):
+            raise StorageError(said) from refused
 
     def _finish(self, status: Status, error: str = "") -> RunRecord:
         self._spend()

@@ -127,10 +127,10 @@ def _train(run: loop.Run, state: State) -> RunRecord:
 
 
 def _check_ranks(config: RunConfig, backend: Backend) -> None:
-    groups = config.rollout.rollouts_per_step // config.rollout.group_size
-    if groups < backend.world_size:
+    rows = config.rollout.rollouts_per_step
+    if rows < backend.world_size:
         raise ConfigError(
-            f"{backend.world_size} processes for {groups} groups a step: some would idle; raise"
+            f"{backend.world_size} processes for {rows} rollouts a step: some would idle; raise"
             " rollout.rollouts_per_step, or start fewer processes"
         )
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from .conftest import Launch
@@ -17,11 +18,14 @@ class Nan(GRPO):
 """
 
 
-def test_a_run_that_diverges_stops_and_keeps_its_batch(launch: Launch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_that_diverges_stops_and_keeps_its_batch(
+    launch: Launch, tmp_path: Path, ranks: int
+) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
     run = launch(
         "run", "--algo=broken:Nan", "--max-steps=9", "--output=run", "--set=suites.names=[]",
-        "--set=problems.num_held_out=8", "--set=train.max_bad_steps=3",
+        "--set=problems.num_held_out=8", "--set=train.max_bad_steps=3", f"--num-processes={ranks}",
         prefix="PYTHONPATH=.:$PYTHONPATH",
     )  # fmt: skip
     _, err = run.communicate(timeout=300)

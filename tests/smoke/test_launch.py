@@ -198,10 +198,11 @@ if os.environ.get("RANK") == "1":
 
 
 def test_what_a_user_can_put_right_is_one_line(launch: Launch, tmp_path: Path) -> None:
-    returned, err = finish(launch(*SMALL, "--set=rollout.rollouts_per_step=8", TWO))
+    few = ("--set=rollout.rollouts_per_step=2", "--set=rollout.group_size=2")
+    returned, err = finish(launch(*SMALL, *few, "--num-processes=3"))
     assert returned == 2
     (line,) = errors(err)
-    assert "2 processes for 1 groups a step" in line and "rank 1" not in line
+    assert "3 processes for 2 rollouts a step" in line and "rank 1" not in line
     assert "Traceback" not in err and "ChildFailedError" not in err
     assert not (tmp_path / "out").exists()
 
