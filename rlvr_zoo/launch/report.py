@@ -78,6 +78,12 @@ def environment(folder: Path) -> dict[str, str]:
     return {REPORTS: str(folder), _PARENT: str(os.getpid())}
 
 
+def ready() -> None:
+    """Tells the launcher that from now on there is work that a rank may want to save."""
+    if _folder is not None:
+        (_folder / f"ready-{rank()}").touch()
+
+
 def user_error(error: Exception) -> None:
     """Says in one line what a user can put right; of several ranks, one says it."""
     line = f"rlvr-zoo: error: {error}"

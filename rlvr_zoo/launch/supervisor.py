@@ -135,6 +135,8 @@ class Supervisor:
     def _patience_s(self, verdicts: Sequence[Verdict]) -> float:
         if verdicts[0].cause != "stopped":
             return _SETTLE_S
+        if not any(self._folder.glob("ready-*")):  # no rank has anything to save yet
+            return _SETTLE_S
         return _SAVE_S if self._num_signals < 2 else _HURRY_S
 
     def _alive(self) -> list[int]:

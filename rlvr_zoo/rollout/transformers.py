@@ -28,7 +28,6 @@ IDLE_SHARE = 0.25
 class TransformersEngine:
     """Batched sampling with a key-value cache."""
 
-    exact = True
     follows = True
 
     def __init__(self, model: LoadedModel, config: RolloutConfig, compute: Compute = PLAIN) -> None:
@@ -39,7 +38,10 @@ class TransformersEngine:
         self._autocast, self._is_copy = compute.autocast, compute.is_sharded
         if self._is_copy:
             self._lm = copy.deepcopy(model.lm)
-            nn.Module.to(self._lm, device=compute.device, dtype=compute.dtype)
+            nn.Module.to(self._lm, compute.device)
+            for parameter in self._lm.parameters():  # not buffers: rotary frequencies want fp32
+                parameter.data = parameter.data.to(compute.dtype)
+        self.exact = not self._is_copy or compute.dtype == torch.float32
 
     @torch.no_grad()
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Rollout]]:

@@ -107,12 +107,12 @@ class Backend:
         """Adds up what the ranks found; sharded models have done so in the backward pass."""
         if self.world_size == 1 or self.is_sharded:
             return
-        for parameter in parameters:
+        mine = torch.tensor([float(p.grad is not None) for p in parameters], device=self.device)
+        reached = [p for p, ranks in zip(parameters, self.sum(mine).tolist(), strict=True) if ranks]
+        for parameter in reached:
             if parameter.grad is None:  # no row of this rank's led there
                 parameter.grad = torch.zeros_like(parameter)
-        pending = [
-            distributed.all_reduce(parameter.grad, async_op=True) for parameter in parameters
-        ]
+        pending = [distributed.all_reduce(parameter.grad, async_op=True) for parameter in reached]
         for work in pending:
             work.wait()
 

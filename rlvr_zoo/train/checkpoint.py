@@ -36,8 +36,8 @@ POLICY = "policy"
 _PREFIX, _PARTIAL = "step-", ".partial-"
 _LM = "lm."
 _DAMAGE = (
-    OSError, ValueError, RuntimeError, TypeError, KeyError, EOFError, SafetensorError,
-    pickle.UnpicklingError,
+    OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, EOFError,
+    SafetensorError, pickle.UnpicklingError,
 )  # fmt: skip
 """What the loaders raise for files that are missing, cut, or not what they should be."""
 
@@ -70,7 +70,7 @@ class Snapshot:
 def snapshot(learner: Learner, is_main: bool = True) -> Snapshot:
     """Gathers a learner's tensors; called on every rank, and empty on all but the main one.
 
-    Where models are sharded they are copied to the host's memory.
+    What is on a GPU is copied to the host's memory, tensor by tensor.
     """
 
     def kept(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
@@ -78,7 +78,7 @@ def snapshot(learner: Learner, is_main: bool = True) -> Snapshot:
         for name, tensor in named:
             gathered = whole(tensor.detach())
             if is_main:
-                found[name] = gathered.cpu() if learner.is_sharded else gathered
+                found[name] = gathered.cpu()
         return found
 
     policy = kept(merged(learner.policy.lm))

@@ -94,11 +94,6 @@ class Learner:
         """The policy's, as rollout engines take them; gone through on every rank."""
         return merged(self.policy.lm)
 
-    @property
-    def is_sharded(self) -> bool:
-        """True where each rank holds a part of the models."""
-        return self._backend.is_sharded
-
     # ----------------------------------------------------------------- prepare
 
     def old_logp(self, rows: Rows) -> Float[Tensor, "n t"]:
@@ -183,7 +178,7 @@ class Learner:
         ways = [f"train.micro_batch_tokens={budget}"] if budget else []
         if not self._config.train.gradient_checkpointing:
             ways.append("train.gradient_checkpointing=true")
-        ways.append("more GPUs" if self.is_sharded else "train.parallel=fsdp on more GPUs")
+        ways.append("more GPUs" if self._backend.is_sharded else "train.parallel=fsdp on more GPUs")
         return (
             f"rank {self._backend.rank} is out of memory ({error}); go on by the same command (with"
             f" --resume where there is a checkpoint) and {', or '.join(ways)}"
@@ -198,7 +193,7 @@ class Learner:
         micro-batch repeats another's, at weight 0.
         """
         rank, world = self._backend.rank, self._backend.world_size
-        cuts = micro_batches(index, rows.total_tokens_N, self._micro_batch_tokens * world)
+        cuts = micro_batches(index, rows.total_tokens_N, self._micro_batch_tokens, world)
         idle = [(cut[:1], 0.0) for cut in cuts if self._backend.is_sharded and len(cut) <= rank]
         return [(cut[rank::world], 1.0) for cut in cuts if len(cut) > rank] + idle
 

@@ -87,9 +87,10 @@ def rows_of(
 
 
 def micro_batches(
-    index: Int64[Tensor, "m"], tokens_N: Int64[Tensor, "n"], budget: int
+    index: Int64[Tensor, "m"], tokens_N: Int64[Tensor, "n"], budget: int, ranks: int = 1
 ) -> list[Int64[Tensor, "k"]]:
-    """The rows of `index` by length, cut so that rows x longest stays within the token budget.
+    """The rows of `index` by length, cut so that rows x longest stays within the token budget of
+    each of the ranks that share them.
 
     A row longer than the budget goes alone.
     """
@@ -99,7 +100,7 @@ def micro_batches(
     cuts: list[Tensor] = []
     start = 0
     while start < len(order):
-        rows = max(1, budget // int(tokens_N[order[start]]))
+        rows = ranks * max(1, budget // int(tokens_N[order[start]]))
         cuts.append(order[start : start + rows])
         start += rows
     return cuts

@@ -16,12 +16,21 @@ from rlvr_zoo import problems, registry
 from rlvr_zoo.api import Algorithm
 from rlvr_zoo.checks import build
 from rlvr_zoo.config import RunConfig
-from rlvr_zoo.errors import ConfigError, ModelError, RankError, RlvrZooError, RunFolderError
+from rlvr_zoo.errors import (
+    ConfigError,
+    DeviceMemoryError,
+    ModelError,
+    RankError,
+    RlvrZooError,
+    RunFolderError,
+    first_line,
+)
 from rlvr_zoo.evaluate import suites
 from rlvr_zoo.evaluate.base import Standing
 from rlvr_zoo.evaluate.held_out import HeldOut
 from rlvr_zoo.evaluate.suite import Bench, SuiteEvaluator
 from rlvr_zoo.evaluate.suites import Suite
+from rlvr_zoo.launch import report
 from rlvr_zoo.launch.signals import signal_of, stop_requests
 from rlvr_zoo.models import load as models
 from rlvr_zoo.models.load import LoadedModel, PromptTemplate
@@ -112,8 +121,9 @@ def execute(config: RunConfig, output: Path, resume: bool, observer: Observer) -
 
 
 def _train(run: loop.Run, state: State) -> RunRecord:
+    report.ready()
     try:
-        return run.train(state)
+        return _within_memory(run, state)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             run.record = replace(run.record, status="interrupted", error=signal_of(error))
@@ -124,6 +134,17 @@ def _train(run: loop.Run, state: State) -> RunRecord:
             with suppress(RlvrZooError):  # the disk that failed the run may refuse this too
                 run.folder.write_record(run.record)
         raise
+
+
+def _within_memory(run: loop.Run, state: State) -> RunRecord:
+    """Where memory runs out elsewhere than in the passes, which the learner sees to."""
+    try:
+        return run.train(state)
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryError(
+            f"out of memory ({first_line(error)}); `rlvr-zoo plan` shows what takes it: set a"
+            " smaller rollout.batch_tokens, optimizer.moments=8bit, or train.parallel=fsdp"
+        ) from error
 
 
 def _check_ranks(config: RunConfig, backend: Backend) -> None:

@@ -41,7 +41,8 @@ def test_what_is_offered_fits_and_none_of_it_is_idle(
 
 
 def test_the_cheapest_change_comes_first(shape: ModelShape) -> None:
-    alone = way_out(config("popo"), shape, 1, parse("h200").gpu.memory_bytes)
+    plain = config("popo", "train.gradient_checkpointing=false")
+    alone = way_out(plain, shape, 1, parse("h200").gpu.memory_bytes)
     assert alone is not None
     assert alone.arguments(parse("h200")) == [
         "--set train.gradient_checkpointing=true",
@@ -75,10 +76,16 @@ def test_a_run_that_fits_is_not_refused(shape: ModelShape) -> None:
 
 def test_micro_batches_that_can_be_halved_are_no_reason(shape: ModelShape) -> None:
     """Out of memory halves them, so that only what is left then is refused."""
-    popo = config("popo", "optimizer.moments=8bit")
+    plain = ("optimizer.moments=8bit", "train.gradient_checkpointing=false")
+    popo = config("popo", *plain)
     memory = parse("h200").gpu.memory_bytes
     assert estimate(popo, shape, 1).total_bytes > memory
     refuse_if_too_big(popo, shape, 1, memory)
+    sharded = config("popo", *plain, "train.parallel=fsdp")  # where nothing can be halved
+    memory = parse("h100").gpu.memory_bytes
+    assert estimate(sharded, shape, 8).total_bytes > memory
+    with pytest.raises(ConfigError, match=r"gradient_checkpointing=true"):
+        refuse_if_too_big(sharded, shape, 8, memory)
 
 
 def test_no_way_out_is_said(shape: ModelShape) -> None:

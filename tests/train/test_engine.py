@@ -1,6 +1,7 @@
 """The transformers engine: what it samples, and that only seeds decide it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from rlvr_zoo.config import RolloutConfig
 from rlvr_zoo.models.load import LoadedModel
-from rlvr_zoo.rollout.base import Request, Sampling
+from rlvr_zoo.rollout.base import Compute, Request, Sampling
 from rlvr_zoo.rollout.transformers import TransformersEngine
 from rlvr_zoo.train.network import Network
 
@@ -115,3 +116,18 @@ def test_ended_rows_stop_costing(model_that_stops: LoadedModel) -> None:
     engine(model_that_stops).generate([Request(SHORT, tuple(range(32)))], SAMPLING)
     assert rows[0] == 1, "the group's prompt is computed once"
     assert rows[1] <= 32 and rows[-1] <= 0.75 * rows[1]
+
+
+def test_a_copy_in_bf16_keeps_its_rotary_frequencies_and_claims_no_exactness(
+    model: LoadedModel,
+) -> None:
+    """In bf16 they turn tokens thousands of places on by whole degrees: another policy."""
+    compute = Compute(dtype=torch.bfloat16, is_sharded=True)
+    engine = TransformersEngine(model, RolloutConfig(), compute)
+    copied = engine._lm
+    assert copied is not model.lm and not engine.exact and engine.follows
+    assert {p.dtype for p in copied.parameters()} == {torch.bfloat16}
+    for name, buffer in model.lm.named_buffers():
+        assert torch.equal(copied.get_buffer(name), buffer), name
+    assert TransformersEngine(model, RolloutConfig(), replace(compute, dtype=torch.float32)).exact
+    assert {p.dtype for p in model.lm.parameters()} == {torch.float32}

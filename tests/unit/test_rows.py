@@ -116,6 +116,11 @@ def test_rows_of_one_length_keep_their_order() -> None:
     assert [cut.tolist() for cut in got] == [[4, 1], [3]]
 
 
+def test_the_budget_is_each_rank_s() -> None:
+    cuts = micro_batches(torch.arange(20), torch.full((20,), 9), 16, ranks=4)
+    assert [len(cut) for cut in cuts] == [4, 4, 4, 4, 4], "one row a rank: two would be 18 tokens"
+
+
 def test_no_rows_no_micro_batches() -> None:
     assert micro_batches(torch.tensor([], dtype=torch.int64), torch.tensor([3]), 10) == []
 
