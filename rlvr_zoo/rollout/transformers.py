@@ -28,6 +28,7 @@ IDLE_SHARE = 0.25
 class TransformersEngine:
     """Batched sampling with a key-value cache."""
 
+    exact = True
     follows = True
 
     def __init__(self, model: LoadedModel, config: RolloutConfig, compute: Compute = PLAIN) -> None:
@@ -41,7 +42,8 @@ class TransformersEngine:
             nn.Module.to(self._lm, compute.device)
             for parameter in self._lm.parameters():  # not buffers: rotary frequencies want fp32
                 parameter.data = parameter.data.to(compute.dtype)
-        self.exact = not self._is_copy or compute.dtype == torch.float32
+            if compute.dtype != torch.float32:  # the trainer's shards are rounded elsewhere
+                self.exact = False
 
     @torch.no_grad()
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Rollout]]:
