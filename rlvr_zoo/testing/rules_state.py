@@ -36,9 +36,6 @@ class _Processor(Backend):
     def device(self) -> torch.device:
         return torch.device("cpu")
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        return module
-
 
 @cache
 def _model() -> tuple[Any, Any]:

@@ -71,7 +71,7 @@ class Run:
         while state.step < self.config.train.max_steps:
             state = self._step(state)
             last = state.step == self.config.train.max_steps
-            stopping = max(self.backend.unshard([self.should_stop()]))
+            stopping = max(self.backend.gather(self.should_stop()))
             if last or stopping or _due(state.step, self.config.checkpoint.every):
                 self._save(state)
             if stopping and not last:

@@ -44,10 +44,6 @@ class Number:
     """The subscript base; `value` then has the digits read as if they were decimal."""
 
 
-def _int(text: str) -> int:
-    return int(re.sub(r"[,\s+]", "", text))
-
-
 def _fraction(text: str) -> Fraction:
     return Fraction(re.sub(r"[,\s+]", "", text).rstrip("."))
 
