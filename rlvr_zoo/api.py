@@ -199,6 +199,8 @@ class Algorithm(ABC, Generic[C]):
     """A frozen dataclass of this algorithm's own knobs; its defaults are the paper's."""
     paper: ClassVar[str]
     """Title and arXiv number."""
+    control: ClassVar[bool] = False
+    """True for what shows how much of a gain is the algorithm's: listed apart, never ranked."""
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Ablations: suffix -> settings; `popo` with a variant `uniform` answers to `popo-uniform`."""
     conventions: ClassVar[Mapping[str, Any]] = {}

@@ -258,6 +258,8 @@ class TrackConfig:
     can give them back."""
     experiment: str = "rlvr-zoo"
     """MLflow experiment; MLFLOW_EXPERIMENT_NAME wins."""
+    comparison: str = ""
+    """The comparison or sweep that the run is a part of; `compare` and `sweep` set it."""
 
 
 @dataclass(frozen=True, kw_only=True)

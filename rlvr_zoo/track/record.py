@@ -111,6 +111,8 @@ class RunRecord:
     protocol_settings: Mapping[str, Any] = field(default_factory=dict)
     """What the digest is taken of, so that two digests can be told apart by name."""
     algorithm: str
+    control: bool = False
+    """True where the algorithm is there to be compared with, not to win: `Algorithm.control`."""
     seed: int
     status: Status = "running"
     error: str = ""

@@ -339,6 +339,7 @@ def _record(
         protocol_digest=digest(settings),
         protocol_settings=settings,
         algorithm=config.algo,
+        control=registry.algorithm(config.algo).cls.control,
         seed=config.seed,
         code=provenance.code(),
         versions=provenance.versions(),
