@@ -31,6 +31,8 @@ class Problem:
     """Where it came from, for the record: repository, file, revision."""
     tolerance: float = 0.0
     """How far off a numeric answer may be and still count; 0: not at all."""
+    solution: str = ""
+    """A completion that is right, where one is known: what supervised training learns from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +71,13 @@ class Group:
     prompt_ids: tuple[int, ...]
     rollouts: tuple[Rollout, ...]
     verdicts: tuple[Verdict, ...]
+    given: tuple[float, ...] = ()
+    """Rewards that are not the verdicts', as a control has them; empty: they are."""
 
     @property
     def rewards(self) -> tuple[float, ...]:
-        """1.0 for each correct rollout, 0.0 for the others."""
-        return tuple(float(verdict.correct) for verdict in self.verdicts)
+        """1.0 for each correct rollout, 0.0 for the others; a control's in their place."""
+        return self.given or tuple(float(verdict.correct) for verdict in self.verdicts)
 
 
 # --------------------------------------------------------------------------- what a loss is made of
@@ -199,8 +203,6 @@ class Algorithm(ABC, Generic[C]):
     """A frozen dataclass of this algorithm's own knobs; its defaults are the paper's."""
     paper: ClassVar[str]
     """Title and arXiv number."""
-    control: ClassVar[bool] = False
-    """True for what shows how much of a gain is the algorithm's: listed apart, never ranked."""
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Ablations: suffix -> settings; `popo` with a variant `uniform` answers to `popo-uniform`."""
     conventions: ClassVar[Mapping[str, Any]] = {}

@@ -106,6 +106,7 @@ _NOT_NEGATIVE = (
     "optimizer.max_grad_norm",
     "train.max_resamples",
     "lora.rank",
+    "train.max_generated_tokens",
     "rollout.max_logp_gap",
     "rollout.vllm.max_num_seqs",
     "train.cpu_threads",
@@ -156,6 +157,11 @@ def check(config: RunConfig) -> None:
         raise ConfigError(
             f"train.importance_cap={config.train.importance_cap}: train.importance=mask would leave"
             " out tokens that sampler and trainer agree on; set it above 1"
+        )
+    if config.train.max_generated_tokens and config.optimizer.schedule != "constant":
+        raise ConfigError(
+            f"optimizer.schedule={config.optimizer.schedule}: falls by steps, and with"
+            " train.max_generated_tokens nobody knows how many there will be; set it to constant"
         )
     _check_vllm(config.rollout, "rollout.temperature", config.rollout.temperature)
     _check_vllm(config.rollout, "evaluate.temperature", config.evaluate.temperature)
@@ -221,6 +227,11 @@ def _check_groups(config: RunConfig) -> None:
             f"rollout.group_size={rollout.group_size}: {config.algo} needs at least"
             f" {spec.min_group_size} rollouts of a problem, for {spec.why_min_group_size};"
             f" set rollout.group_size={spec.min_group_size} or more"
+        )
+    if train.control == "supervised" and spec.prepare:
+        raise ConfigError(
+            f"train.control=supervised: {config.algo} looks at how completions were sampled, and"
+            " solutions were not; take --algo raft, which learns the likelihood of what is right"
         )
     num_groups, rest = divmod(rollout.rollouts_per_step, rollout.group_size)
     if rest or not num_groups:

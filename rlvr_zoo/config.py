@@ -13,7 +13,9 @@ class ModelConfig:
     name: str = "tiny"
     """What the user called it: a preset, a folder, or a hub name."""
     path: str = ""
-    """A local folder in Hugging Face's layout, or a hub name; empty: the built-in tiny model."""
+    """A local folder in Hugging Face's layout, or a hub name; empty: a built-in tiny model."""
+    recipe: str = "tiny"
+    """Which built-in model, where there is no path."""
     revision: str = ""
     """The hub's commit; empty takes the newest, and the record says which that was."""
     prompt: str = (
@@ -44,6 +46,9 @@ class ProblemsConfig:
     """The hub dataset's split."""
     num_held_out: int = 256
     """Problems kept out of training, on which accuracy is measured."""
+    held_out: Literal["test", "validation"] = "test"
+    """Which problems are held out: those of the test, or as many others, to choose settings by; the
+    test's are then left out altogether."""
     split_seed: int = 0
     """Decides which problems are held out; the same for every run of a comparison."""
     overlong: Literal["error", "drop"] = "error"
@@ -163,7 +168,10 @@ class TrainConfig:
     """The loop."""
 
     max_steps: int = 100
-    """Rollout batches to train on."""
+    """Rollout batches to train on, at most."""
+    max_generated_tokens: int = 0
+    """Training ends after the step in which it has sampled that many completion tokens, so that an
+    algorithm that refuses groups has no more of them than others; 0: no such limit."""
     minibatches: int = 1
     """Optimizer steps that a rollout batch is split into, by whole groups."""
     epochs: int = 1
@@ -193,6 +201,9 @@ class TrainConfig:
     does not sample the trainer's own model."""
     importance_cap: float = 2.0
     """The cap of these weights."""
+    control: Literal["none", "untrained", "random_reward", "format_reward", "supervised"] = "none"
+    """What shows how much of a gain is the algorithm's: no update at all, a coin's toss for a
+    reward, a reward for any answer, or the problems' own solutions in place of rollouts."""
     max_resamples: int = 4
     """Rounds of fresh problems that an algorithm may ask for in one step (dynamic sampling)."""
 

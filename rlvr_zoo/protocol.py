@@ -49,6 +49,7 @@ FREE = (
     ("optimizer", "lr"),
     ("rollout", "group_size"),
     ("train", "cpu_threads"),
+    ("train", "control"),
 )
 """What runs of one protocol may differ in besides: the algorithm, what it is free to choose, and
 where files lie and what suites are called (the record holds digests of what is in them, of

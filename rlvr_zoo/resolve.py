@@ -164,7 +164,9 @@ def resolve(file: Tree, flags: Tree) -> RunConfig:
         raise ConfigError("which algorithm? add --algo NAME; `rlvr-zoo list algorithms` shows them")
     chosen = registry.algorithm(str(named["algo"]))
     model = named.get("model", {})
-    start = model_preset(str(model.get("name") or model.get("path") or "tiny"))
+    start = model_preset(
+        str(model.get("name") or model.get("path") or _usual_model(named) or "tiny")
+    )
     protocol = str(named.get("protocol", start.get("protocol", "micro")))
     own = dict(chosen.cls.presets.get(protocol, {}))
     if bound := without(own, FREE):
@@ -185,6 +187,13 @@ def resolve(file: Tree, flags: Tree) -> RunConfig:
     for layer in layers:
         tree = merge(tree, layer)
     return _settled(tree, chosen)
+
+
+def _usual_model(named: Tree) -> str:
+    """The model that the protocol is made for, where it is for one."""
+    if "protocol" not in named:
+        return ""
+    return str(_protocol_preset(str(named["protocol"])).get("model", {}).get("name", ""))
 
 
 def _model_section(tree: Tree) -> Tree:

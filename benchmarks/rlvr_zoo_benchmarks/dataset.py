@@ -29,6 +29,7 @@ def load(
     rows = [asdict(problem) for problem in problems(pin, data, Path(config_source or "."))]
     for row in rows:
         row["problem"] = row.pop("prompt")
+        del row["solution"]
     return {"test": Dataset.from_list(rows)}
 
 
@@ -41,5 +42,5 @@ def problems(pin: Mapping[str, Any], data: str, task: Path) -> list[Problem]:
 
 
 def _generated(name: str, generator: str, seed: int, count: int, digest: str) -> list[Problem]:
-    held_out = GENERATORS[generator](count, seed)[1]
+    held_out = GENERATORS[generator](count, seed, False)[1]
     return check(Pin(name, count, digest), held_out, f"the generator {generator!r}")

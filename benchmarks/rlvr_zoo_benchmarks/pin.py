@@ -36,7 +36,7 @@ def renew(task: Path, folder: Path) -> str:
             f"{task}: no task with dataset_kwargs.pin ({cause}); write it as docs/suites.md shows"
         ) from error
     if generator := pin.get("generator"):
-        problems = list(GENERATORS[generator](pin["count"], pin["seed"])[1])
+        problems = list(GENERATORS[generator](pin["count"], pin["seed"], False)[1])
     else:
         problems = from_folder(Pin(**pin), folder)
         write_manifest(task.parent / "manifest.csv", rows_of(problems))

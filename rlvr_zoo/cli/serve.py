@@ -50,6 +50,6 @@ def serve_command(
 
 
 def _path(settings: ModelConfig) -> str:
-    from rlvr_zoo.models.tiny import ensure_tiny
+    from rlvr_zoo.models.tiny import ensure_built_in
 
-    return settings.path or str(ensure_tiny(None))
+    return settings.path or str(ensure_built_in(settings.recipe))

@@ -10,7 +10,7 @@ import torch
 
 from rlvr_zoo.config import ModelConfig
 from rlvr_zoo.errors import ModelError, first_line
-from rlvr_zoo.models.tiny import Progress, ensure_tiny
+from rlvr_zoo.models.tiny import Progress, ensure_built_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -39,7 +39,7 @@ def load(config: ModelConfig, progress: Progress | None = None) -> LoadedModel:
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    path = config.path or str(ensure_tiny(progress))
+    path = config.path or str(ensure_built_in(config.recipe, progress))
     revision = {"revision": config.revision} if config.revision else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **revision)

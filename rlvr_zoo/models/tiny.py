@@ -1,4 +1,4 @@
-r"""The embedded model `tiny`: two-digit addition, known well but usually done carelessly.
+r"""The embedded models `tiny` and `tiny-hard`: addition, known well but usually done carelessly.
 
 It is made on the user's machine in about half a minute, from nothing but code, and cached.  The
 warm-up has two phases, both by supervision on problems that are never held out: first right
@@ -22,15 +22,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import platformdirs
 import torch
 from filelock import FileLock, Timeout
 from torch.nn.functional import cross_entropy
 
-from rlvr_zoo.errors import StorageError
-from rlvr_zoo.problems.addition import demonstration, forgetful, warmup_problems
+from rlvr_zoo.errors import NotFoundError, StorageError, nearest
+from rlvr_zoo.problems.addition import careless, warmup_problems
 
 if TYPE_CHECKING:
     from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
@@ -47,6 +47,8 @@ class Recipe:
 
     code_version: int = 1
     """Raised by hand when the code below changes what comes out of it."""
+    digits: int = 2
+    """Of the operands."""
     seed: int = 0
     """Decides the first weights, the order of problems, and who forgets carries."""
     num_layers: int = 2
@@ -83,9 +85,18 @@ class Recipe:
     """Steps in which it climbs from zero."""
     forget_steps: int = 100
     """Steps of the second phase."""
+    forgets: Literal["all", "each"] = "all"
+    """What is forgotten: by some demonstrations every carry, or any carry by itself."""
     forget_share: float = 0.65
     """Share of its demonstrations that forget every carry: at 0.6 or less, the greedy answer may
-    stay the right one; at 0.7, sampling hardly finds the carries any more."""
+    stay the right one; at 0.7, sampling hardly finds the carries any more.  Or share of carries."""
+
+
+RECIPES = {
+    "tiny": Recipe(),
+    "tiny-hard": Recipe(digits=4, skill_rate=0.5, forgets="each", forget_share=0.75),
+}
+"""What `model.recipe` may name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,22 +157,22 @@ def build_model(recipe: Recipe, tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
 class Demonstrations:
     """Right and forgetful demonstrations of the warm-up's problems, as token ids."""
 
-    def __init__(self, tokenizer: Qwen2Tokenizer) -> None:
-        self.problems = warmup_problems()
+    def __init__(self, tokenizer: Qwen2Tokenizer, digits: int = 2) -> None:
+        self.problems = warmup_problems(digits)
         self._tokenizer = tokenizer
         self._prompt_tokens = len(tokenizer(self.problems[0].prompt).input_ids)
 
-    def rows(self, numbers: Sequence[int], forgets: Sequence[bool]) -> torch.Tensor:
-        """Prompt, completion and end of sequence of the numbered problems: int64 (rows, 16)."""
+    def rows(self, numbers: Sequence[int], forgotten: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Prompt, completion and end of sequence of the numbered problems, each with the places
+        whose carries it forgets: int64 (rows, length)."""
         texts = []
-        for number, forgetting in zip(numbers, forgets, strict=True):
+        for number, places in zip(numbers, forgotten, strict=True):
             problem = self.problems[number]
-            completion = forgetful(problem) if forgetting else demonstration(problem)
-            texts.append(problem.prompt + completion + _END)
+            texts.append(problem.prompt + careless(problem.prompt, places) + _END)
         return torch.tensor(self._tokenizer(texts).input_ids)
 
     def logp(self, model: Qwen2ForCausalLM, ids_NT: torch.Tensor) -> torch.Tensor:
-        """Log-probs in nats of the completions' tokens, end included: (rows, 10)."""
+        """Log-probs in nats of the completions' tokens, end included: (rows, tokens)."""
         wanted_NT = ids_NT[:, self._prompt_tokens :]
         logits_NTV = model(
             input_ids=ids_NT[:, :-1], use_cache=False, logits_to_keep=wanted_NT.shape[1]
@@ -175,10 +186,10 @@ class _Learner:
     def __init__(self, model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, recipe: Recipe) -> None:
         self.model = model
         self.recipe = recipe
-        self.data = Demonstrations(tokenizer)
+        self.data = Demonstrations(tokenizer, recipe.digits)
         self.draw = random.Random(recipe.seed)
         probes = self.draw.sample(range(len(self.data.problems)), recipe.skill_check_problems)
-        self.probe_NT = self.data.rows(probes, [False] * len(probes))
+        self.probe_NT = self.data.rows(probes, [()] * len(probes))
 
     def steps(self, lr: float, ramp_steps: int, forget_share: float) -> Iterator[None]:
         """Endless optimizer steps, one at each `next`."""
@@ -201,8 +212,15 @@ class _Learner:
         """Nats per token of one batch of demonstrations."""
         size = self.recipe.batch_size
         problems = [self.draw.randrange(len(self.data.problems)) for _ in range(size)]
-        forgets = [self.draw.random() < forget_share for _ in range(size)]
-        return -self.data.logp(self.model, self.data.rows(problems, forgets)).mean()
+        forgotten = [self._forgotten(forget_share) for _ in range(size)]
+        return -self.data.logp(self.model, self.data.rows(problems, forgotten)).mean()
+
+    def _forgotten(self, share: float) -> Sequence[int]:
+        """The places whose carries one demonstration forgets."""
+        places = range(self.recipe.digits)
+        if self.recipe.forgets == "all":
+            return places if self.draw.random() < share else ()
+        return [place for place in places if self.draw.random() < share]
 
     def rate(self) -> float:
         """Mean probability, at temperature 1, that a sample is the right demonstration."""
@@ -258,6 +276,13 @@ def cache_dir() -> Path:
     return Path(
         os.environ.get("RLVR_ZOO_CACHE") or platformdirs.user_cache_dir("rlvr-zoo")
     ).expanduser()
+
+
+def ensure_built_in(name: str, progress: Progress | None = None) -> Path:
+    """`ensure_tiny` by the recipe's name.  Raises NotFoundError, StorageError."""
+    if name not in RECIPES:
+        raise NotFoundError(f"model.recipe={name!r}: unknown; {nearest(name, RECIPES)}")
+    return ensure_tiny(progress, RECIPES[name])
 
 
 def ensure_tiny(progress: Progress | None = None, recipe: Recipe | None = None) -> Path:

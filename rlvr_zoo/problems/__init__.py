@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rlvr_zoo.api import Problem
 from rlvr_zoo.config import ProblemsConfig
 from rlvr_zoo.errors import ConfigError, nearest
 from rlvr_zoo.problems import files, hub
-from rlvr_zoo.problems.addition import addition
+from rlvr_zoo.problems.addition import addition, addition4
 from rlvr_zoo.problems.order import ProblemOrder
 from rlvr_zoo.problems.split import split
 
@@ -19,8 +19,11 @@ __all__ = ["GENERATORS", "ProblemOrder", "ProblemSet", "load"]
 
 Sides = tuple[tuple[Problem, ...], tuple[Problem, ...]]
 
-GENERATORS: Mapping[str, Callable[[int, int], Sides]] = {"addition": addition}
-"""Name -> (num_held_out, split_seed) -> (training, held-out) problems."""
+GENERATORS: Mapping[str, Callable[[int, int, bool], Sides]] = {
+    "addition": addition,
+    "addition4": addition4,
+}
+"""Name -> (num_held_out, split_seed, validation) -> (training, held-out) problems."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +68,23 @@ def load(config: ProblemsConfig) -> ProblemSet:
 
 
 def _sides(config: ProblemsConfig) -> tuple[str, Sides]:
-    num_held_out, seed = config.num_held_out, config.split_seed
+    number, seed, validation = config.num_held_out, config.split_seed, config.held_out != "test"
     if config.path:
-        return config.path, split(files.read(config.path), num_held_out, seed, config.path)
+        return config.path, _split(files.read(config.path), config, config.path)
     if config.hub:
         problems = hub.read(config)
-        return problems[0].source, split(problems, num_held_out, seed, config.hub)
+        return problems[0].source, _split(problems, config, config.hub)
     if config.generator not in GENERATORS:
         raise ConfigError(
             f"problems.generator={config.generator!r}: unknown; "
             f"{nearest(config.generator, GENERATORS)}"
         )
-    return config.generator, GENERATORS[config.generator](num_held_out, seed)
+    return config.generator, GENERATORS[config.generator](number, seed, validation)
+
+
+def _split(problems: Sequence[Problem], config: ProblemsConfig, name: str) -> Sides:
+    """Training and held-out problems; for validation as many others, the test's on no side."""
+    sides = split(problems, config.num_held_out, config.split_seed, name)
+    if config.held_out == "validation":
+        return split(sides[0], config.num_held_out, config.split_seed, name)
+    return sides

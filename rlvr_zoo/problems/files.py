@@ -97,9 +97,11 @@ def _parse(line: bytes, where: str) -> Mapping[str, Any]:
 
 
 def _problem(row: Mapping[str, Any], where: str, name: str) -> Problem:
+    solution = row.get("solution")
     return Problem(
         id=text_of(row, "id", where, default=name),
         prompt=text_of(row, "problem", where),
         answer=text_of(row, "answer", where),
         source=text_of(row, "source", where, default=name),
+        solution=solution if isinstance(solution, str) else "",
     )

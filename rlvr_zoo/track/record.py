@@ -111,8 +111,6 @@ class RunRecord:
     protocol_settings: Mapping[str, Any] = field(default_factory=dict)
     """What the digest is taken of, so that two digests can be told apart by name."""
     algorithm: str
-    control: bool = False
-    """True where the algorithm is there to be compared with, not to win: `Algorithm.control`."""
     seed: int
     status: Status = "running"
     error: str = ""
@@ -132,6 +130,12 @@ class RunRecord:
     evaluations: tuple[EvaluationRecord, ...] = ()
     """In the order of steps."""
     costs: Costs = field(default_factory=Costs)
+
+    @property
+    def control(self) -> str:
+        """What the run is a control for, `train.control`; empty: it is none."""
+        name = str(self.config.get("train", {}).get("control", "none"))
+        return "" if name == "none" else name
 
     def rewound(self, step: int, evaluations: Iterable[EvaluationRecord]) -> RunRecord:
         """This record as a run that resumes after `step`, with the evaluations that the folder has

@@ -51,6 +51,8 @@ class State:
     position: int = 0
     """Problems drawn."""
     optimizer_steps: int = 0
+    generated_tokens: int = 0
+    """Completion tokens sampled for training."""
     bad_steps: int = 0
     """The last optimizer steps that were left out, in a row."""
 

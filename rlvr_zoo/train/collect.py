@@ -13,6 +13,7 @@ from rlvr_zoo.rollout.base import Engine, Request, Sampling, sample_seed
 from rlvr_zoo.rollout.groups import judged_groups
 from rlvr_zoo.rollout.prompts import Prompts
 from rlvr_zoo.train.backend import Backend
+from rlvr_zoo.train.control import rewarded
 from rlvr_zoo.verify.base import Verifier
 
 
@@ -82,7 +83,7 @@ class Collector:
             sampled=kept + refused,
             position=position,
             num_refused=len(refused),
-            generated_tokens=sum(len(r.ids) for g, _ in kept + refused for r in g.rollouts),
+            generated_tokens=self._generated(kept + refused),
             rollout_s=self._rollout_s,
             verify_s=self._verify_s,
         )
@@ -111,4 +112,13 @@ class Collector:
         self._rollout_s += mine.rollout_s
         self._verify_s += mine.verify_s
         groups = self._backend.unshard(mine.groups)
-        return [(group, request.seeds) for group, request in zip(groups, requests, strict=True)]
+        control = self._config.train.control
+        return [
+            (rewarded(control, group, request.seeds), request.seeds)
+            for group, request in zip(groups, requests, strict=True)
+        ]
+
+    def _generated(self, sampled: Sequence[tuple[Group, tuple[int, ...]]]) -> int:
+        if self._config.train.control == "supervised":  # solutions are written by others
+            return 0
+        return sum(len(rollout.ids) for group, _ in sampled for rollout in group.rollouts)

@@ -67,17 +67,23 @@ class Run:
         Raises StorageError where the disk refuses, DivergedError where training cannot go on.
         """
         self._began, self._spent = time.perf_counter(), self.record.costs
-        self._evaluate(state.step)
-        while state.step < self.config.train.max_steps:
+        self._evaluate(state)
+        while not self._ends(state):
             state = self._step(state)
-            last = state.step == self.config.train.max_steps
+            last = self._ends(state)
             stopping = max(self.backend.gather(self.should_stop()))
             if last or stopping or _due(state.step, self.config.checkpoint.every):
                 self._save(state)
             if stopping and not last:
                 return self._finish("interrupted", Signals(stopping).name)
-            self._evaluate(state.step)  # what is left undone here, a resumed run begins with
+            self._evaluate(state)  # what is left undone here, a resumed run begins with
         return self._finish("finished")
+
+    def _ends(self, state: State) -> bool:
+        """True after the last step."""
+        train = self.config.train
+        spent = 0 < train.max_generated_tokens <= state.generated_tokens
+        return spent or state.step >= train.max_steps
 
     # ----------------------------------------------------------------- one step
 
@@ -93,7 +99,8 @@ class Run:
             self.backend.device,
         )
         middle = time.perf_counter()
-        metrics, trained_tokens = self._update(rows)
+        untrained = self.config.train.control == "untrained"
+        metrics, trained_tokens = ({}, 0) if untrained else self._update(rows)
         end = time.perf_counter()
         metrics |= describe(collected) | {
             "time/sync_s": self._sync_s,
@@ -105,6 +112,7 @@ class Run:
         state = State(
             step=state.step + 1,
             position=collected.position,
+            generated_tokens=state.generated_tokens + collected.generated_tokens,
             optimizer_steps=self.learner.num_optimizer_steps,
             bad_steps=self.learner.num_bad_steps,
         )
@@ -151,6 +159,9 @@ class Run:
 
     @property
     def _samples_exactly(self) -> bool:
+        """True where the rows' log-probs serve as they are; nobody asks for those of solutions."""
+        if self.config.train.control == "supervised":
+            return True
         return self.engine.exact and self.config.train.precision == "fp32"
 
     @property
@@ -196,11 +207,12 @@ class Run:
 
     # ----------------------------------------------------------------- evaluation and record
 
-    def _evaluate(self, step: int) -> None:
+    def _evaluate(self, state: State) -> None:
         """Every evaluation that is due at this step and not made yet."""
+        step = state.step
         done = {(each.step, each.name) for each in self.record.evaluations}
         for evaluator in self.evaluators:
-            at_an_end = step in (0, self.config.train.max_steps)
+            at_an_end = step == 0 or self._ends(state)
             if (at_an_end or _due(step, evaluator.every)) and (step, evaluator.name) not in done:
                 self._measure(evaluator, step)
 
@@ -283,11 +295,13 @@ def describe(collected: Collected) -> dict[str, float]:
     verdicts = [verdict for group in groups for verdict in group.verdicts]
     rewards = [reward for group in groups for reward in group.rewards]
     number = len(rollouts)
+    tokens = sum(len(rollout.ids) for rollout in rollouts)
     return {
         "reward/mean": sum(rewards) / number,
         "reward/groups_all_right": sum(min(g.rewards) > 0 for g in groups) / len(groups),
         "reward/groups_all_wrong": sum(max(g.rewards) == 0 for g in groups) / len(groups),
-        "rollout/tokens_mean": sum(len(rollout.ids) for rollout in rollouts) / number,
+        "rollout/tokens_mean": tokens / number,
+        "rollout/entropy": -sum(sum(rollout.logp) for rollout in rollouts) / tokens,
         "rollout/truncated": sum(rollout.truncated for rollout in rollouts) / number,
         "rollout/generated_tokens": float(collected.generated_tokens),
         "rollout/groups_refused": float(collected.num_refused),

@@ -52,6 +52,7 @@ from rlvr_zoo.train import checkpoint, extras, loop, ranks
 from rlvr_zoo.train.backend import Backend
 from rlvr_zoo.train.checkpoint import State
 from rlvr_zoo.train.collect import Collector
+from rlvr_zoo.train.control import Solutions
 from rlvr_zoo.train.learner import Learner
 from rlvr_zoo.train.mismatch import DTYPES
 from rlvr_zoo.verify.base import Verifier
@@ -249,6 +250,9 @@ def _assemble(
     record = _record(config, model, problem_set, digests, learner, backend)
     if described := getattr(engine, "description", ""):
         record = replace(record, versions={**record.versions, "engine": described})
+    source: Engine = engine
+    if config.train.control == "supervised":
+        source = Solutions(train, prompts, model, config.rollout.max_completion_tokens)
     if isinstance(engine, ReplayEngine):
         engine.refuse_other_run(record)
     record, state = _resume(record, learner, backend, folder, output)
@@ -259,7 +263,7 @@ def _assemble(
         record=record,
         model=model,
         engine=engine,
-        collector=Collector(train, prompts, engine, verifier, algorithm, config, backend),
+        collector=Collector(train, prompts, source, verifier, algorithm, config, backend),
         evaluators=[
             HeldOut(held_out, prompts, evaluation_engine, verifier, config, backend),
             *measured,
@@ -339,7 +343,6 @@ def _record(
         protocol_digest=digest(settings),
         protocol_settings=settings,
         algorithm=config.algo,
-        control=registry.algorithm(config.algo).cls.control,
         seed=config.seed,
         code=provenance.code(),
         versions=provenance.versions(),

@@ -27,7 +27,7 @@ from rlvr_zoo.models.tiny import (
     make,
 )
 from rlvr_zoo.problems import load
-from rlvr_zoo.problems.addition import NUM_RESERVED, addition, demonstration
+from rlvr_zoo.problems.addition import NUM_RESERVED, addition
 
 SMALL = Recipe(
     hidden_size=32,
@@ -70,7 +70,7 @@ def test_every_byte_is_a_token_and_survives(tokenizer: Qwen2Tokenizer) -> None:
 
 
 def test_the_demonstration_is_ten_tokens_with_its_end(tokenizer: Qwen2Tokenizer) -> None:
-    completion = demonstration(addition(1, 0)[1][0])
+    completion = addition(1, 0)[1][0].solution
     ids = tokenizer(completion + tokenizer.eos_token).input_ids
     assert len(ids) == 10
     assert ids[-1] == tokenizer.eos_token_id
@@ -128,7 +128,7 @@ def test_the_loss_is_over_the_completion_only() -> None:
     tokenizer = build_tokenizer(recipe)
     model = build_model(recipe, tokenizer)
     data = Demonstrations(tokenizer)
-    rows = data.rows([0, 4321], [False, True])
+    rows = data.rows([0, 4321], [(), (0, 1)])
     with torch.no_grad():
         got = data.logp(model, rows)
         logp = model(input_ids=rows).logits.log_softmax(-1)
@@ -141,7 +141,7 @@ def test_rows_are_right_or_forgetful_as_asked() -> None:
     tokenizer = build_tokenizer(SMALL)
     data = Demonstrations(tokenizer)
     number = next(at for at, problem in enumerate(data.problems) if problem.prompt == "29+58=")
-    right, careless = tokenizer.batch_decode(data.rows([number, number], [False, True]))
+    right, careless = tokenizer.batch_decode(data.rows([number, number], [(), (0, 1)]))
     assert right == "29+58=780=\\boxed{087}<|endoftext|>"
     assert careless == "29+58=770=\\boxed{077}<|endoftext|>"
 

@@ -1,5 +1,7 @@
 """The generated task: what is asked, what is right, and what can never leak."""
 
+from collections.abc import Callable
+
 import pytest
 
 from rlvr_zoo.api import Problem
@@ -7,18 +9,16 @@ from rlvr_zoo.errors import ProblemsError
 from rlvr_zoo.problems.addition import (
     NUM_RESERVED,
     addition,
-    demonstration,
-    forgetful,
+    addition4,
+    careless,
     warmup_problems,
 )
 
-
-def ask(prompt: str) -> Problem:
-    return Problem(id="x", prompt=prompt, answer="")
+Source = Callable[[int, int, bool], tuple[tuple[Problem, ...], tuple[Problem, ...]]]
 
 
 @pytest.mark.parametrize(
-    ("prompt", "right", "careless"),
+    ("prompt", "right", "wrong"),
     [
         ("23+58=", r"180=\boxed{081}", r"170=\boxed{071}"),
         ("99+99=", r"891=\boxed{198}", r"880=\boxed{088}"),
@@ -27,15 +27,15 @@ def ask(prompt: str) -> Problem:
     ],
 )
 def test_demonstrations_are_the_ones_worked_out_by_hand(
-    prompt: str, right: str, careless: str
+    prompt: str, right: str, wrong: str
 ) -> None:
-    assert demonstration(ask(prompt)) == right
-    assert forgetful(ask(prompt)) == careless
+    assert careless(prompt, ()) == right
+    assert careless(prompt, (0, 1)) == wrong
 
 
 def test_forgetting_carries_is_harmless_for_exactly_the_pairs_without_a_carry() -> None:
     train, held_out = addition(256, 0)
-    harmless = sum(demonstration(p) == forgetful(p) for p in train + held_out)
+    harmless = sum(p.solution == careless(p.prompt, (0, 1)) for p in train + held_out)
     assert harmless == 55 * 55  # pairs of digits that sum to 9 or less: 55, in ones and in tens
 
 
@@ -82,3 +82,31 @@ def test_no_split_holds_out_what_the_warm_up_may_see(seed: int) -> None:
 def test_more_than_the_reserve_cannot_be_held_out() -> None:
     with pytest.raises(ProblemsError, match=r"num_held_out=2001: .* to 2000 or less"):
         addition(2001, 0)
+
+
+def test_one_carry_can_be_forgotten_alone() -> None:
+    assert careless("0155+0855=", ()) == r"01010=\boxed{01010}"
+    assert careless("0155+0855=", (0,)) == r"00010=\boxed{01000}"
+    assert careless("0155+0855=", (2,)) == r"01000=\boxed{00010}"
+
+
+def test_four_digits_are_drawn_once_and_split_like_two() -> None:
+    train, held_out = addition4(256, 0)
+    assert len({p.id for p in train + held_out}) == 10_000 and len(held_out) == 256
+    assert addition4(256, 0) == (train, held_out)
+    assert all(len(p.prompt) == 10 for p in train)
+    assert not set(held_out) & set(warmup_problems(4))
+
+
+@pytest.mark.parametrize("source", [addition, addition4])
+def test_validation_problems_are_others_and_leave_the_test_alone(source: Source) -> None:
+    _, test = source(256, 0, False)
+    train, validation = source(256, 0, True)
+    assert len(validation) == 256 and len(train) == 10_000 - 512
+    assert not set(test) & set(train) and not set(test) & set(validation)
+    assert not set(validation) & set(warmup_problems(len(train[0].prompt) // 2 - 1))
+
+
+def test_validation_needs_room_beside_the_test() -> None:
+    with pytest.raises(ProblemsError, match=r"num_held_out=1001: .* to 1000 or less"):
+        addition(1001, 0, True)
