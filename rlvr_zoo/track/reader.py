@@ -24,6 +24,7 @@ RECORD = "record.json"
 CHECKPOINTS = "checkpoints"
 SUITES = "suites"
 LOCK = ".lock"
+COMPARISON = "comparison.json"
 
 Row = TypeVar("Row")
 

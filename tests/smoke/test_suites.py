@@ -72,7 +72,7 @@ def wait_for_lines(path: Path, number: int, process: "subprocess.Popen[str]") ->
 
 
 def test_a_killed_evaluation_goes_on_where_it_was(launch: Launch, tmp_path: Path) -> None:
-    slow = ("eval", "--model=tiny", "--suite=micro", "--set=rollout.batch_tokens=72")
+    slow = ("eval", "--model=tiny", "--suite=micro", "--samples=8", "--set=rollout.batch_tokens=72")
     code, out, err = finish(launch(*slow, "--output=whole", "--json"))
     assert code == 0, err
     whole = json.loads(out)["suites"]["micro"]
@@ -91,7 +91,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(launch: Launch, tmp_path: Path
     assert code == 0, err
     assert json.loads(out)["suites"]["micro"] == whole
     assert samples.read_bytes().startswith(before[: before.rindex(b"\n") + 1])
-    assert len(samples.read_bytes().splitlines()) == 1024, "no sample was made twice"
+    assert len(samples.read_bytes().splitlines()) == 2048, "no sample was made twice"
 
 
 def test_a_run_killed_while_it_evaluates_goes_on(launch: Launch, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Many runs of one protocol: what to run, and running it."""
