@@ -13,6 +13,7 @@ def main() -> None:
     Ctrl-C, 75 after SIGTERM.
     """
     os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars but ours; read when imported
+    from rlvr_zoo.cli import many  # noqa: F401  # its commands join the app's
     from rlvr_zoo.cli.app import app
     from rlvr_zoo.errors import RlvrZooError
     from rlvr_zoo.launch import report

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from rlvr_zoo import registry
 from rlvr_zoo.config import RunConfig
 from rlvr_zoo.errors import ConfigError, PluginError, RunFolderError
-from rlvr_zoo.protocol import Tree, differences, digest, protocol_of
+from rlvr_zoo.protocol import differences, digest, protocol_of
 from rlvr_zoo.resolve import dotted, merge, resolve
 from rlvr_zoo.track.reader import COMPARISON
 from rlvr_zoo.track.storage import storage, write_atomically
@@ -187,36 +187,6 @@ def _entrant(name: str) -> Entrant:
     algo = registry.algorithm(algo).name
     settings = {"train.control": control} if plus else {}
     return Entrant(name=algo + plus + control, algo=algo, settings=settings)
-
-
-def parse_knobs(texts: Sequence[str]) -> dict[str, list[Any]]:
-    """`similarity_coef=0.05,0.1` as dotted keys of a configuration and their values.
-
-    A key without a dot is a knob of the algorithm.  Raises ConfigError.
-    """
-    from rlvr_zoo.resolve import parse_set
-
-    knobs: dict[str, list[Any]] = {}
-    for text in texts:
-        key, equals, values = text.partition("=")
-        key = key.strip()
-        if not equals or not key or not values.strip():
-            raise ConfigError(f"--over {text}: write it as KNOB=VALUE,VALUE")
-        path = key if "." in key else f"algorithm.{key}"
-        if path in knobs:
-            raise ConfigError(f"--over {text}: {key} is there twice; give all values at once")
-        found = [_at(parse_set([f"{path}={value.strip()}"]), path) for value in values.split(",")]
-        if twice := [value for value in found if found.count(value) > 1]:
-            raise ConfigError(f"--over {text}: {twice[0]} is there twice")
-        knobs[path] = found
-    return knobs
-
-
-def _at(tree: Tree, path: str) -> Any:
-    value: Any = tree
-    for key in path.split("."):
-        value = value[key]
-    return value
 
 
 def grid(algo: str, knobs: Mapping[str, Sequence[Any]]) -> list[Entrant]:

@@ -6,5 +6,5 @@ quiet_transformers()
 
 import transformers.models.auto.modeling_auto  # noqa: E402, F401
 
-import rlvr_zoo.evaluate.lm_eval  # noqa: E402, F401
+import rlvr_zoo.evaluate.lm_eval  # noqa: E402
 import rlvr_zoo.train.setup  # noqa: E402, F401

@@ -1,0 +1,298 @@
+"""The same search for every algorithm's settings, on problems that are not the test.
+
+    OUT/tuning.json              what is searched; another search is refused
+    OUT/study.log                Optuna's journal: trials asked for, and their values
+    OUT/runs/ALGO/trial-3/...    the runs of a trial
+    OUT/tuned.yaml               the best settings of each, for `rlvr-zoo compare --tuned`
+
+Trial 0 is the algorithm's preset, so that a search never ends below it.  Seeds are not those of a
+comparison.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from rlvr_zoo import registry
+from rlvr_zoo.compare.comparison import LOGS, RUNS, Cell, Entrant, settings_text
+from rlvr_zoo.compare.knobs import at, parse_values
+from rlvr_zoo.errors import ConfigError, RunFolderError
+from rlvr_zoo.protocol import differences, digest
+from rlvr_zoo.resolve import dotted, merge, read_file, resolve
+from rlvr_zoo.track.reader import RunReader
+from rlvr_zoo.track.storage import storage, write_atomically
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+FIRST_SEED = 1000
+"""Of the trials: a comparison counts from 0."""
+TUNED, SEARCH, JOURNAL = "tuned.yaml", "tuning.json", "study.log"
+LOG_RATIO = 10.0
+"""A range whose ends are this far apart is searched by orders of magnitude."""
+
+Values = list[Any] | tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What is tried, the same for every algorithm."""
+
+    protocol: str
+    base: Mapping[str, Any]
+    """Settings that all runs share."""
+    space: Mapping[str, Values]
+    """By dotted key: values to choose from, or the two ends of a range."""
+    seeds: int
+    """Runs of each trial, whose accuracies are averaged."""
+
+    @property
+    def grid_size(self) -> int | None:
+        """How many settings there are; None: no end of them."""
+        if not all(isinstance(values, list) for values in self.space.values()):
+            return None
+        return math.prod(len(values) for values in self.space.values())
+
+
+def search_of(base: Mapping[str, Any], algo: str, over: Sequence[str], seeds: int) -> Search:
+    """The search that `--over` asks for; without it, the learning rate's from a tenth of the
+    protocol's to ten times as much.  Raises ConfigError."""
+    config = resolve(dict(base), {"algo": algo})
+    lr = config.optimizer.lr
+    space = dict(parse_range(text) for text in over) or {"optimizer.lr": (lr / 10, lr * 10)}
+    if len(space) < len(over):
+        raise ConfigError("--over: a knob is there twice; give all its values at once")
+    return Search(protocol=config.protocol, base=base, space=space, seeds=seeds)
+
+
+def parse_range(text: str) -> tuple[str, Values]:
+    """`lr=1e-5..1e-3` or `lr=1e-5,1e-4` as a dotted key with a range, or with values.
+
+    Raises ConfigError.
+    """
+    low, dots, high = text.partition("=")[2].partition("..")
+    if not dots:
+        return parse_values(text)
+    try:
+        ends = float(low), float(high)
+    except ValueError:
+        raise ConfigError(f"--over {text}: write a range as KNOB=LOW..HIGH") from None
+    if not ends[0] < ends[1]:
+        raise ConfigError(f"--over {text}: the first end has to be the lower one")
+    return parse_values(f"{text.partition('=')[0]}=0")[0], ends
+
+
+class Tuning:
+    """The searches of several algorithms in one folder; resumable."""
+
+    def __init__(self, search: Search, algos: Sequence[str], out: Path) -> None:
+        """Raises RunFolderError where the folder holds another search, ConfigError without Optuna
+        and for knobs that an algorithm does not have."""
+        self.search, self.algos, self.out = search, algos, out
+        for algo in algos:  # unknown knobs are refused before anything is run
+            first = {key: _first(values) for key, values in search.space.items()}
+            resolve(dict(search.base), merge({"algo": algo}, dotted(first)))
+        with storage(out):
+            out.mkdir(parents=True, exist_ok=True)
+        self._keep()
+        self._studies = {algo: self._study(algo) for algo in algos}
+
+    def run(self, trials: int, run_cells: Callable[[list[Cell]], object]) -> None:
+        """Trials until each algorithm has that many; `run_cells` runs what is not done.
+
+        Every round has one trial of each algorithm, so that they are equally far at any time.
+        """
+        for number in range(trials):
+            asked = {algo: self._ask(algo, number) for algo in self.algos}
+            pending = {algo: trial for algo, trial in asked.items() if trial is not None}
+            cells = {algo: self._cells(algo, trial) for algo, trial in pending.items()}
+            run_cells([cell for mine in cells.values() for cell in mine])
+            for algo, mine in cells.items():
+                self._tell(algo, pending[algo], mine)
+
+    def best(self) -> dict[str, dict[str, Any]]:
+        """Algorithm -> its best settings; of equally good ones the earliest."""
+        found = {}
+        for algo, study in self._studies.items():
+            done = [trial for trial in study.get_trials() if trial.value is not None]
+            top = max(done, key=lambda trial: (trial.value, -trial.number))
+            found[algo] = self._settings(algo, top)
+        return found
+
+    def scores(self) -> dict[str, list[tuple[dict[str, Any], float | None]]]:
+        """Algorithm -> (settings, validation accuracy) of every trial; None: its runs failed."""
+        return {
+            algo: [(self._settings(algo, trial), trial.value) for trial in study.get_trials()]
+            for algo, study in self._studies.items()
+        }
+
+    def save(self) -> Path:
+        """Writes tuned.yaml."""
+        trials = {len(study.get_trials()) for study in self._studies.values()}
+        tree = {
+            "protocol": self.search.protocol,
+            "budget": f"{max(trials)} trials of {self.search.seeds} seeds each, for every"
+            f" algorithm, on validation problems, over {', '.join(self.search.space)}",
+            "settings": self.best(),
+        }
+        path = self.out / TUNED
+        write_atomically(path, yaml.safe_dump(tree, sort_keys=False).encode())
+        return path
+
+    # ----------------------------------------------------------------- one trial
+
+    def _ask(self, algo: str, number: int) -> FrozenTrial | None:
+        """The algorithm's trial of that number, made where it is new; None where it has a value,
+        or the grid has no more."""
+        from optuna.trial import TrialState
+
+        study = self._studies[algo]
+        trials = study.get_trials()
+        if number >= len(trials) or trials[number].state == TrialState.WAITING:
+            size = self.search.grid_size
+            if size is not None and number >= size:
+                return None
+            trial = study.ask()
+            for key, values in self.search.space.items():
+                if isinstance(values, list):
+                    trial.suggest_categorical(key, values)
+                else:
+                    log = values[0] > 0 and values[1] / values[0] >= LOG_RATIO
+                    trial.suggest_float(key, *values, log=log)
+            trials = study.get_trials()
+        return None if trials[number].state.is_finished() else trials[number]
+
+    def _settings(self, algo: str, trial: FrozenTrial) -> dict[str, Any]:
+        return {key: trial.params[key] for key in self.search.space}
+
+    def _cells(self, algo: str, trial: FrozenTrial) -> list[Cell]:
+        settings = self._settings(algo, trial)
+        entrant = Entrant(name=f"{algo} {settings_text(settings)}", algo=algo, settings=settings)
+        folder = replace(entrant, name=algo).folder
+        validation = {"problems": {"held_out": "validation"}, "suites": {"names": []}}
+        cells = []
+        for seed in range(FIRST_SEED, FIRST_SEED + self.search.seeds):
+            own = merge({"algo": algo, "seed": seed}, merge(dotted(settings), validation))
+            track = {"track": {"comparison": f"tune-{digest(asdict(self.search))[:8]}"}}
+            cells.append(
+                Cell(
+                    entrant=entrant,
+                    seed=seed,
+                    config=resolve(dict(self.search.base), merge(own, track)),
+                    path=self.out / RUNS / folder / f"trial-{trial.number}" / f"seed-{seed}",
+                    log=self.out / LOGS / f"{folder}-trial-{trial.number}-seed-{seed}.log",
+                )
+            )
+        return cells
+
+    def _tell(self, algo: str, trial: FrozenTrial, cells: Sequence[Cell]) -> None:
+        from optuna.trial import TrialState
+
+        scores = [score for cell in cells if (score := _score(cell)) is not None]
+        if len(scores) == len(cells):
+            self._studies[algo].tell(trial.number, sum(scores) / len(scores))
+        else:
+            self._studies[algo].tell(trial.number, state=TrialState.FAIL)
+
+    # ----------------------------------------------------------------- the folder
+
+    def _keep(self) -> None:
+        path, tree = self.out / SEARCH, json.loads(json.dumps(asdict(self.search)))
+        if path.is_file():
+            before = json.loads(path.read_bytes())
+            if changed := differences(before, tree):
+                raise RunFolderError(
+                    f"{self.out}: holds a search with another {', '.join(changed[:5])}; choose"
+                    " another --output"
+                )
+        write_atomically(path, json.dumps(tree, indent=1).encode() + b"\n")
+
+    def _study(self, algo: str) -> Study:
+        try:
+            import optuna
+            from optuna.samplers import TPESampler
+            from optuna.storages import JournalStorage
+            from optuna.storages.journal import JournalFileBackend
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"{error.name} is not installed; pip install rlvr-zoo[tune]"
+            ) from None
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        study = optuna.create_study(
+            study_name=algo,
+            direction="maximize",
+            sampler=TPESampler(seed=0),
+            storage=JournalStorage(JournalFileBackend(str(self.out / JOURNAL))),
+            load_if_exists=True,
+        )
+        if not study.get_trials():
+            for settings in self._first_ones(algo):
+                study.enqueue_trial(settings)
+        return study
+
+    def _first_ones(self, algo: str) -> list[dict[str, Any]]:
+        """The preset, and then, where there is an end of them, all other settings."""
+        preset, space = self._preset(algo), self.search.space
+        if self.search.grid_size is None:
+            return [preset]
+        every = [dict(zip(space, values, strict=True)) for values in product(*space.values())]
+        return sorted(every, key=lambda settings: settings != preset)  # stable: in order
+
+    def _preset(self, algo: str) -> dict[str, Any]:
+        """What the algorithm's preset has for the searched knobs, where the search covers it."""
+        tree = asdict(resolve(dict(self.search.base), {"algo": algo}))
+        found = {}
+        for key, values in self.search.space.items():
+            value = at(tree, key)
+            inside = (
+                value in values if isinstance(values, list) else values[0] <= value <= values[1]
+            )
+            if inside:
+                found[key] = value
+        return found
+
+
+def _first(values: Values) -> Any:
+    return values[0]
+
+
+def _score(cell: Cell) -> float | None:
+    """The accuracy on validation problems after the last step; None for a run that failed."""
+    from rlvr_zoo.compare.runner import standing
+
+    if standing(cell) != "done":
+        return None
+    return RunReader(cell.path).record().evaluations[-1].accuracy
+
+
+def applied(path: Path, entrants: Sequence[Entrant], protocol: str) -> tuple[list[Entrant], str]:
+    """The entrants with their tuned settings, and how these were found.
+
+    An ablation or a control has its algorithm's.  Raises ConfigError for a file of another
+    protocol, and for an algorithm that it does not have.
+    """
+    tree = read_file(path)
+    settings, made_for = tree.get("settings"), tree.get("protocol")
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path}: no `settings`; name a {TUNED} that `rlvr-zoo tune` wrote")
+    if made_for != protocol:
+        raise ConfigError(f"{path}: tuned for {made_for}, not for {protocol}; tune once more")
+    classes = {registry.algorithm(name).cls: own for name, own in settings.items()}
+    tuned = []
+    for entrant in entrants:
+        own = settings.get(entrant.algo, classes.get(registry.algorithm(entrant.algo).cls))
+        if own is None:
+            raise ConfigError(
+                f"{path}: has nothing on {entrant.algo}; tune it, too, with the same budget"
+            )
+        tuned.append(replace(entrant, settings={**own, **entrant.settings}))
+    return tuned, str(tree.get("budget", ""))
