@@ -120,10 +120,15 @@ class Tuning:
                 self._tell(algo, pending[algo], mine)
 
     def best(self) -> dict[str, dict[str, Any]]:
-        """Algorithm -> its best settings; of equally good ones the earliest."""
+        """Algorithm -> its best settings; of equally good ones the earliest.
+
+        Raises RunFolderError for an algorithm whose every trial failed.
+        """
         found = {}
         for algo, study in self._studies.items():
             done = [trial for trial in study.get_trials() if trial.value is not None]
+            if not done:
+                raise RunFolderError(f"{self.out}: every trial of {algo} failed; see {LOGS}/ there")
             top = max(done, key=lambda trial: (trial.value, -trial.number))
             found[algo] = self._settings(algo, top)
         return found
