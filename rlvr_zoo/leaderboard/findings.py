@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from rlvr_zoo.leaderboard.board import Board, Pair, Row, Suite
+from rlvr_zoo.leaderboard.board import Board, Pair, Suite
 from rlvr_zoo.leaderboard.words import count, listing, points
 
 REFERENCE = "grpo"
@@ -36,12 +36,12 @@ def finding(board: Board, suite: Suite, write: Write = str) -> Finding:
             " who is better.",
             details=tuple(_controls(against, controls, write)),
         )
-    reference = next((row for row in board.rows if _is_reference(row, contests)), None)
+    asked = reference(board)
     parts = [_how_many(contests, f"On {write(suite.name)} ")]
     details: list[str] = []
-    if reference is not None:
-        parts.append(_beats(contests, reference.name, write))
-        details += _beaten(contests, reference.name, write)
+    if any(asked in (pair.a, pair.b) for pair in contests):
+        parts.append(_beats(contests, asked, write))
+        details += _beaten(contests, asked, write)
     return Finding(
         headline="; ".join(parts) + ".",
         details=(
@@ -58,8 +58,14 @@ def better(pair: Pair) -> tuple[str, str]:
     return (pair.a, pair.b) if pair.difference.value > 0 else (pair.b, pair.a)
 
 
-def _is_reference(row: Row, pairs: list[Pair]) -> bool:
-    return row.name == REFERENCE and any(row.name in (pair.a, pair.b) for pair in pairs)
+def reference(board: Board) -> str:
+    """The entrant that the others are asked to beat: `REFERENCE`, else the first; empty: none is
+    ranked."""
+    ranked = [row for row in board.rows if not row.not_ranked and not row.control]
+    by_name = {row.name: row for row in ranked}
+    same = [row for row in ranked if row.algorithm == REFERENCE]
+    found = [*([by_name[REFERENCE]] if REFERENCE in by_name else []), *same, *ranked]
+    return found[0].name if found else ""
 
 
 def _how_many(pairs: list[Pair], where: str) -> str:
@@ -70,21 +76,21 @@ def _how_many(pairs: list[Pair], where: str) -> str:
     return f"{where}{shown} of {count(len(pairs), 'pair')} {verb} beyond noise"
 
 
-def _beats(pairs: list[Pair], reference: str, write: Write) -> str:
-    winners = [better(pair)[0] for pair in pairs if pair.shown and better(pair)[1] == reference]
+def _beats(pairs: list[Pair], asked: str, write: Write) -> str:
+    winners = [better(pair)[0] for pair in pairs if pair.shown and better(pair)[1] == asked]
     who = listing([write(name) for name in winners]) or "nobody"
-    return f"{who} {'are' if len(winners) > 1 else 'is'} shown to beat {write(reference)}"
+    return f"{who} {'are' if len(winners) > 1 else 'is'} shown to beat {write(asked)}"
 
 
-def _beaten(pairs: list[Pair], reference: str, write: Write) -> Iterator[str]:
-    mine = [pair for pair in pairs if reference in (pair.a, pair.b)]
-    losers = [better(pair)[1] for pair in mine if pair.shown and better(pair)[0] == reference]
+def _beaten(pairs: list[Pair], asked: str, write: Write) -> Iterator[str]:
+    mine = [pair for pair in pairs if asked in (pair.a, pair.b)]
+    losers = [better(pair)[1] for pair in mine if pair.shown and better(pair)[0] == asked]
     open_ = sum(not pair.shown for pair in mine)
     if losers:
         names = listing([write(name) for name in losers])
-        yield f"{write(reference)} is shown to beat {names}."
+        yield f"{write(asked)} is shown to beat {names}."
     if open_:
-        yield f"Whether {write(reference)} differs from {_others(open_)} is left open."
+        yield f"Whether {write(asked)} differs from {_others(open_)} is left open."
 
 
 def _others(number: int) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rlvr_zoo.errors import ConfigError, NotFoundError
 from rlvr_zoo.leaderboard.board import Board
+from rlvr_zoo.leaderboard.page import page
 from rlvr_zoo.leaderboard.readme import readme
 from rlvr_zoo.leaderboard.results import from_json, to_csv, to_json
 from rlvr_zoo.track.storage import storage, write_atomically
@@ -27,7 +28,7 @@ def write(board: Board, out: Path) -> None:
     with storage(out, "choose another folder with --out"):
         out.mkdir(parents=True, exist_ok=True)
     files = {
-        PAGE: b"",
+        PAGE: page(board).encode("utf-8"),
         TABLE: to_csv(board),
         README: readme(board, _by_hand(out / FINDINGS)).encode("utf-8"),
         RESULTS: to_json(board),
