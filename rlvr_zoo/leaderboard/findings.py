@@ -24,8 +24,14 @@ class Finding:
     """Sentences."""
 
 
-def finding(board: Board, suite: Suite, write: Write = str) -> Finding:
-    """What the pairs of one suite show; `write` makes names fit for where they are shown."""
+def finding(
+    board: Board, suite: Suite, write: Write = str, asked: str | None = None
+) -> Finding:
+    """What the pairs of one suite show, and who is shown to beat `asked` (default: `reference`).
+
+    `write` makes names fit for where they are shown.
+    """
+    asked = reference(board) if asked is None else asked
     pairs = [pair for pair in board.pairs if pair.suite == suite.name]
     controls = {row.name for row in board.rows if row.control}
     contests = [pair for pair in pairs if not {pair.a, pair.b} & controls]
@@ -36,8 +42,7 @@ def finding(board: Board, suite: Suite, write: Write = str) -> Finding:
             " who is better.",
             details=tuple(_controls(against, controls, write)),
         )
-    asked = reference(board)
-    parts = [_how_many(contests, f"On {write(suite.name)} ")]
+    parts = [_how_many(contests, f"On {write(suite.name)} ", bool(against))]
     details: list[str] = []
     if any(asked in (pair.a, pair.b) for pair in contests):
         parts.append(_beats(contests, asked, write))
@@ -68,12 +73,14 @@ def reference(board: Board) -> str:
     return found[0].name if found else ""
 
 
-def _how_many(pairs: list[Pair], where: str) -> str:
+def _how_many(pairs: list[Pair], where: str, beside_controls: bool) -> str:
     shown = sum(pair.shown for pair in pairs)
+    whose = " of contenders" if beside_controls else ""
+    number = count(len(pairs), "pair") + whose
     if not shown:
-        return f"{where}none of {count(len(pairs), 'pair')} differs beyond noise"
+        return f"{where}none of {number} differs beyond noise"
     verb = "differs" if shown == 1 else "differ"
-    return f"{where}{shown} of {count(len(pairs), 'pair')} {verb} beyond noise"
+    return f"{where}{shown} of {number} {verb} beyond noise"
 
 
 def _beats(pairs: list[Pair], asked: str, write: Write) -> str:

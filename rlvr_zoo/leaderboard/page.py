@@ -1,8 +1,8 @@
 """A board as one HTML file that needs nothing else: style, script and numbers are inside it.
 
-The parts lie in `page/`.  All text of records is hostile here: the template escapes what it prints,
-the script makes text nodes of the rest, cards lose their markup, and the page's own policy allows no
-script and no style but ours, and no request.
+The parts lie in `page/`.  All text of records is hostile here: the template escapes what it
+prints, the script makes text nodes of the rest, cards lose their markup, and the page's own policy
+allows no script and no style but ours, and no request.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
@@ -19,6 +20,7 @@ from rlvr_zoo.leaderboard.findings import finding, reference
 from rlvr_zoo.leaderboard.results import plain
 from rlvr_zoo.leaderboard.words import count
 
+_STYLES = ("style.css", "charts.css")
 _SCRIPTS = ("base.js", "plot.js", "tables.js", "charts.js", "dialog.js", "main.js")
 _DIGITS = 6
 """Significant digits of a number on the page; results.json has them all."""
@@ -29,7 +31,7 @@ def page(board: Board) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    style = _part("style.css")
+    style = "\n".join(_part(name) for name in _STYLES)
     script = "\n".join(_part(name) for name in _SCRIPTS)
     cards = _cards(board)
     environment = Environment(
@@ -77,10 +79,15 @@ def _data(board: Board, cards: list[str]) -> str:
     data["reference"] = reference(board) or ""
     data["findings"] = {}
     for suite in board.suites:
-        found = finding(board, suite)
-        data["findings"][suite.name] = {"headline": found.headline, "details": found.details}
+        data["findings"][suite.name] = {
+            asked: asdict(finding(board, suite, asked=asked)) for asked in ["", *_ranked(board)]
+        }
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _ranked(board: Board) -> list[str]:
+    return [row.name for row in board.rows if not row.not_ranked]
 
 
 def _rounded(value: Any) -> Any:

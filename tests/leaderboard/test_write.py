@@ -219,7 +219,7 @@ def details(made: Board) -> str:
 def test_a_tie_is_said() -> None:
     made = decided()
     assert headline(made) == (
-        "On micro-hard none of 3 pairs differs beyond noise; nobody is shown to beat grpo."
+        "On micro-hard none of 3 pairs of contenders differs beyond noise; nobody is shown to beat grpo."
     )
     assert "Whether grpo differs from 2 others is left open." in details(made)
     assert "Not shown to beat the control random-reward: popo, grpo and psr." in details(made)
@@ -228,7 +228,7 @@ def test_a_tie_is_said() -> None:
 def test_winners_and_losers_are_named_whichever_way_the_pair_stands() -> None:
     made = decided(("psr", "grpo"), ("grpo", "popo"), ("popo", "random-reward"))
     assert headline(made) == (
-        "On micro-hard 2 of 3 pairs differ beyond noise; psr is shown to beat grpo."
+        "On micro-hard 2 of 3 pairs of contenders differ beyond noise; psr is shown to beat grpo."
     )
     assert "grpo is shown to beat popo." in details(made)
     assert "Contenders are shown to beat controls in 1 of 3 pairs." in details(made)

@@ -5,7 +5,7 @@ const byName = new Map(board.rows.map((row) => [row.name, row]));
 const contenders = board.rows.filter((row) => !row.control);
 const controls = board.rows.filter((row) => row.control);
 
-const state = { suite: board.primary, reference: "", drawn: new Set() };
+const state = { suite: board.primary, reference: "", drawn: new Set(), zoom: false };
 
 const byId = (id) => document.getElementById(id);
 
@@ -22,7 +22,8 @@ function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (name === "style") Object.assign(node.style, value); // the policy forbids the attribute
+    else if (name === "style")
+      Object.assign(node.style, value); // the policy forbids the attribute
     else node.setAttribute(name, value === true ? "" : value);
   }
   node.append(...children.filter((child) => child !== null && child !== undefined));
@@ -45,7 +46,9 @@ const percent = (share) => (isNumber(share) ? (100 * share).toFixed(1) : NOTHING
 function spread(number) {
   if (!number) return NOTHING;
   const ends = isNumber(number.low) && isNumber(number.high);
-  return `${percent(number.value)} %` + (ends ? ` (${percent(number.low)}–${percent(number.high)})` : "");
+  return (
+    `${percent(number.value)} %` + (ends ? ` (${percent(number.low)}–${percent(number.high)})` : "")
+  );
 }
 
 const signed = (share) => minus((share > 0 ? "+" : "") + percent(share));
@@ -63,7 +66,12 @@ function points(share) {
 
 function amount(value) {
   if (!isNumber(value)) return NOTHING;
-  for (const [size, letter] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
+  for (const [size, letter] of [
+    [1e12, "T"],
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e3, "k"],
+  ]) {
     if (Math.abs(value) >= 0.9995 * size) return `${threeDigits(value / size)} ${letter}`;
   }
   return value.toFixed(0);
@@ -71,7 +79,10 @@ function amount(value) {
 
 function duration(seconds) {
   if (!isNumber(seconds)) return NOTHING;
-  for (const [size, unit] of [[3600, "h"], [60, "min"]]) {
+  for (const [size, unit] of [
+    [3600, "h"],
+    [60, "min"],
+  ]) {
     if (Math.abs(seconds) >= 0.9995 * size) return `${threeDigits(seconds / size)} ${unit}`;
   }
   return `${threeDigits(seconds)} s`;
@@ -93,15 +104,21 @@ const suite = () => board.suites.find((each) => each.name === state.suite);
 function bestFirst(name) {
   return board.rows
     .filter((row) => name in row.scores)
-    .sort((a, b) => Boolean(a.not_ranked) - Boolean(b.not_ranked)
-      || b.scores[name].accuracy.value - a.scores[name].accuracy.value);
+    .sort(
+      (a, b) =>
+        Boolean(a.not_ranked) - Boolean(b.not_ranked) ||
+        b.scores[name].accuracy.value - a.scores[name].accuracy.value,
+    );
 }
 
 const pairs = new Map(); // suite -> a -> b -> pair, both ways round
 for (const pair of board.pairs) {
   if (!pairs.has(pair.suite)) pairs.set(pair.suite, new Map());
   const mine = pairs.get(pair.suite);
-  for (const [a, b, turned] of [[pair.a, pair.b, false], [pair.b, pair.a, true]]) {
+  for (const [a, b, turned] of [
+    [pair.a, pair.b, false],
+    [pair.b, pair.a, true],
+  ]) {
     if (!mine.has(a)) mine.set(a, new Map());
     mine.get(a).set(b, turned ? turn(pair) : pair);
   }
@@ -113,7 +130,13 @@ function turn(pair) {
     low: isNumber(number.high) ? whole - number.high : null,
     high: isNumber(number.low) ? whole - number.low : null,
   });
-  return { ...pair, a: pair.b, b: pair.a, difference: against(0, pair.difference), improvement: against(1, pair.improvement) };
+  return {
+    ...pair,
+    a: pair.b,
+    b: pair.a,
+    difference: against(0, pair.difference),
+    improvement: against(1, pair.improvement),
+  };
 }
 
 const pairOf = (a, b) => pairs.get(state.suite)?.get(a)?.get(b);
@@ -145,7 +168,18 @@ const looks = new Map([
 ]);
 
 function swatch({ colour, dash, marker }) {
-  return svg("svg", { width: 34, height: 12, "aria-hidden": "true" },
-    svg("line", { x1: 1, x2: 33, y1: 6, y2: 6, stroke: colour, "stroke-width": 2.2, "stroke-dasharray": dash || null }),
-    svg("path", { d: marker, fill: colour, transform: "translate(17 6)" }));
+  return svg(
+    "svg",
+    { width: 34, height: 12, "aria-hidden": "true" },
+    svg("line", {
+      x1: 1,
+      x2: 33,
+      y1: 6,
+      y2: 6,
+      stroke: colour,
+      "stroke-width": 2.2,
+      "stroke-dasharray": dash || null,
+    }),
+    svg("path", { d: marker, fill: colour, transform: "translate(17 6)" }),
+  );
 }

@@ -1,9 +1,13 @@
 // Puts the page together; the suite that is shown stands in the address, so that it can be sent.
 
-function drawSuite() {
-  const found = board.findings[state.suite];
+function drawFindings() {
+  const found = board.findings[state.suite][state.reference];
   byId("headline").textContent = found.headline;
   byId("details").replaceChildren(...found.details.map((text) => el("li", {}, text)));
+}
+
+function drawSuite() {
+  drawFindings();
   drawResults();
   drawMatrix();
   drawCurves();
@@ -12,11 +16,16 @@ function drawSuite() {
 
 function makeSuites() {
   for (const each of board.suites) {
-    const input = el("input", { type: "radio", name: "suite", value: each.name, onchange: () => {
-      state.suite = each.name;
-      history.replaceState(null, "", `#${new URLSearchParams({ suite: each.name })}`);
-      drawSuite();
-    } });
+    const input = el("input", {
+      type: "radio",
+      name: "suite",
+      value: each.name,
+      onchange: () => {
+        state.suite = each.name;
+        history.replaceState(null, "", `#${new URLSearchParams({ suite: each.name })}`);
+        drawSuite();
+      },
+    });
     input.checked = each.name === state.suite;
     byId("suites").append(el("label", { class: "pill" }, input, el("span", {}, each.name)));
   }
@@ -30,6 +39,7 @@ function makeReference() {
   select.value = state.reference;
   select.addEventListener("change", () => {
     state.reference = select.value;
+    drawFindings();
     drawResults();
   });
 }
