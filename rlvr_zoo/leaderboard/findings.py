@@ -24,9 +24,7 @@ class Finding:
     """Sentences."""
 
 
-def finding(
-    board: Board, suite: Suite, write: Write = str, asked: str | None = None
-) -> Finding:
+def finding(board: Board, suite: Suite, write: Write = str, asked: str | None = None) -> Finding:
     """What the pairs of one suite show, and who is shown to beat `asked` (default: `reference`).
 
     `write` makes names fit for where they are shown.

@@ -219,7 +219,8 @@ def details(made: Board) -> str:
 def test_a_tie_is_said() -> None:
     made = decided()
     assert headline(made) == (
-        "On micro-hard none of 3 pairs of contenders differs beyond noise; nobody is shown to beat grpo."
+        "On micro-hard none of 3 pairs of contenders differs beyond noise;"
+        " nobody is shown to beat grpo."
     )
     assert "Whether grpo differs from 2 others is left open." in details(made)
     assert "Not shown to beat the control random-reward: popo, grpo and psr." in details(made)
