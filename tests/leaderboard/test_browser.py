@@ -132,6 +132,7 @@ def test_another_suite_changes_every_number_and_can_be_sent(open_page: Open) -> 
 def test_another_reference_changes_the_differences_and_the_sentence(open_page: Open) -> None:
     opened = open_page(board())
     assert opened.column(4)[2] == "reference"
+    assert "−0.1 (−2.1 to +1.9)" in opened.column(4)[3]  # dapo, which stands second in its pair
     opened.page.get_by_label("Compare with").select_option("psr")
     assert re.match(r"▲.*\+7\.2", opened.column(4)[0], flags=re.DOTALL)
     assert "shown to beat psr" in opened.page.locator("#headline").inner_text()
