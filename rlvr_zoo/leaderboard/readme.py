@@ -26,7 +26,7 @@ def readme(board: Board, by_hand: str = "") -> str:
     sections = [
         f"# Leaderboard: {markdown(board.protocol)}",
         "Written by `rlvr-zoo leaderboard` from the records of runs; do not edit."
-        + (" The text down to the first table is `findings.md`." if by_hand else "")
+        + (" What follows, down to the first suite, is `findings.md`, by hand." if by_hand else "")
         + " The page is [index.html](index.html) (one file, no network), the numbers"
         " [results.json](results.json) and [results.csv](results.csv).",
         by_hand.strip(),
