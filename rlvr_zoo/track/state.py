@@ -24,6 +24,8 @@ class MirrorState:
     """A random tag on the tracker's run, by which it is found when its id was lost."""
     experiment_id: str = ""
     run_id: str = ""
+    parent_id: str = ""
+    """The tracker's run of the comparison that this run belongs to."""
     params_sent: bool = False
     dataset_sent: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -34,6 +36,8 @@ class MirrorState:
     """The step of the last metrics sent; for readers, `metrics_bytes` is what counts."""
     artifacts: Mapping[str, str] = field(default_factory=dict)
     """File -> SHA-256 of the content that was sent."""
+    evaluations: str = ""
+    """Digest of the evaluations that were sent as runs of their own."""
     status: str = ""
     """The tracker's status of the run as last sent."""
 
