@@ -36,8 +36,6 @@ class MirrorState:
     """The step of the last metrics sent; for readers, `metrics_bytes` is what counts."""
     artifacts: Mapping[str, str] = field(default_factory=dict)
     """File -> SHA-256 of the content that was sent."""
-    evaluations: str = ""
-    """Digest of the evaluations that were sent as runs of their own."""
     status: str = ""
     """The tracker's status of the run as last sent."""
 

@@ -1,15 +1,16 @@
 """Comparisons on a real tracker: one parent, children, and evaluations below them."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Run, ViewType
 
 from rlvr_zoo.errors import RunFolderError
 from rlvr_zoo.track.folder import RunFolder
@@ -222,31 +223,29 @@ def test_one_runs_id_in_the_environment_is_not_every_runs(
 # ------------------------------------------------------------------------------- who makes it
 
 
-SYNC = """
-import sys
-from pathlib import Path
-from rlvr_zoo.track.mlflow import sync
-sys.stdin.readline()
-sync(Path(sys.argv[1]), live=True)
-"""
-
-
 def test_processes_that_start_together_make_one_parent(
-    comparison: Path, make_run: MakeRun, tracker: str
+    comparison: Path, tracker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = [make_run(entrant, seed) for entrant in ("grpo", "popo") for seed in (0, 1)]
-    command = [sys.executable, "-c", SYNC]
-    others = [
-        subprocess.Popen([*command, str(path)], stdin=subprocess.PIPE, text=True) for path in paths
-    ]
-    for other in others:
-        other.communicate("go\n")
-    assert [other.returncode for other in others] == [0] * 4
     client = MlflowClient(tracker)
-    experiment = client.get_experiment_by_name("toy").experiment_id
-    made = client.search_runs([experiment], "tags.`rlvr_zoo.level` = 'comparison'", run_view_type=3)
-    assert len(made) == 1  # not even a deleted one
-    assert len(below(tracker, made[0], "run")) == 4
+    experiment = client.create_experiment("toy")
+    search = parent.runs_with
+    together = Barrier(4)
+
+    def slow(*args: object) -> list[Run]:
+        found = search(*args)
+        if not found:
+            with suppress(BrokenBarrierError):
+                together.wait(1.0)
+        return found
+
+    monkeypatch.setattr(parent, "runs_with", slow)
+    with ThreadPoolExecutor(4) as pool:
+        calls = [
+            pool.submit(parent.find_or_make, client, experiment, ID, comparison) for _ in range(4)
+        ]
+    assert len({each.result().info.run_id for each in calls}) == 1
+    everything = ViewType.ALL  # not even one that was deleted
+    assert len(client.search_runs([experiment], run_view_type=everything)) == 1
 
 
 def test_machines_that_start_together_agree_on_the_oldest_parent(

@@ -41,12 +41,6 @@ def choose(evaluations: Iterable[EvaluationRecord], finished: bool) -> list[Eval
     return [each for each in found if each.name != _HELD_OUT or each.step in ends]
 
 
-def digest(evaluations: Sequence[EvaluationRecord]) -> str:
-    """SHA-256 of their content, per-problem outcomes included."""
-    text = json.dumps([each.to_dict() for each in evaluations], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def send(
     client: MlflowClient,
     state: MirrorState,
@@ -57,7 +51,7 @@ def send(
 
     What a kill left half-sent, and what the run went back behind, is deleted.
     """
-    wanted = {digest([each]): each for each in evaluations}
+    wanted = {_digest(each): each for each in evaluations}
     below = {PARENT: state.run_id, LEVEL: "evaluation"}
     for run in runs_with(client, [state.experiment_id], below):
         whole = run.info.status == "FINISHED"
@@ -97,3 +91,9 @@ def _send_one(
         ],
     )
     client.set_terminated(run.info.run_id)
+
+
+def _digest(evaluation: EvaluationRecord) -> str:
+    """SHA-256 of its content, per-problem outcomes included."""
+    text = json.dumps(evaluation.to_dict(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -241,10 +241,7 @@ class _Replay:
         if not self.comparison or self.record is None:
             return
         chosen = evaluations.choose(self.reader.evaluations(), self.record.status == "finished")
-        content = evaluations.digest(chosen)
-        if content != self.state.evaluations:
-            evaluations.send(self.client, self.state, self.record, chosen)
-            self._keep(evaluations=content)
+        evaluations.send(self.client, self.state, self.record, chosen)
 
     def _terminate(self) -> None:
         """Tells the run's status, be it an end or, after a resumption, an end that is undone."""
