@@ -98,7 +98,11 @@ def test_a_comparison_comes_back_as_it_was_sent(
 
 
 def test_a_server_keeps_the_files(
-    comparison: Path, make_run: MakeRun, served: str, tmp_path: Path
+    comparison: Path,
+    make_run: MakeRun,
+    served: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     path = make_run("popo", 0)
     done = sync_comparison(comparison)
@@ -110,6 +114,7 @@ def test_a_server_keeps_the_files(
     again = sync(fetched)
     assert (again.num_metrics, again.artifacts) == (0, ())
     assert again.run_id == done.runs[0].run_id
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_is_not_whole_is_left_out_and_named(

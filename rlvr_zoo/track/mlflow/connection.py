@@ -27,6 +27,8 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     # A run tells nobody but the tracker that the user named.
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # Of every run that ends, and progress bars: standard output is our commands'.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 

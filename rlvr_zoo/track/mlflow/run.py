@@ -37,7 +37,6 @@ from rlvr_zoo.track.mlflow.entities import (
     PROTOCOL,
     SEED,
     chunks,
-    flatten,
     metrics_of,
     send_params,
     send_tags,
@@ -90,12 +89,12 @@ def sync(path: Path, *, live: bool = False, experiment: str = "") -> Synced:
     if lock is None:
         raise BusyError(f"{path}: another process is sending this run to its tracker; wait")
     try:
-        config = flatten(reader.config())
-        own_id = "" if config.get("track.comparison") else os.environ.get("MLFLOW_RUN_ID", "")
+        config = reader.config()
+        comparison_id = _track(config).get("comparison", "")
+        own_id = "" if comparison_id else os.environ.get("MLFLOW_RUN_ID", "")
         uri, state = _target(reader.path, own_id)
         with tracker(uri, f"`rlvr-zoo track sync {reader.path}` sends the run later"):
-            experiment = experiment or config.get("track.experiment", "")
-            return _Replay(reader, uri, state, experiment, own_id).send(live)
+            return _Replay(reader, config, uri, state, experiment, own_id).send(live)
     finally:
         lock.release()
 
@@ -104,17 +103,23 @@ class _Replay:
     """One pass over a run; the state is saved after each thing sent."""
 
     def __init__(
-        self, reader: RunReader, uri: str, state: MirrorState, experiment: str, own_id: str
+        self,
+        reader: RunReader,
+        config: Mapping[str, Any],
+        uri: str,
+        state: MirrorState,
+        experiment: str,
+        own_id: str,
     ) -> None:
         self.reader = reader
         self.alive = reader.is_alive()  # asked before the record is read: what died is final
-        self.config = reader.config()
+        self.config = config
         self.record = reader.record() if reader.has_record() else None
         self.client: MlflowClient = connect(uri)
         self.state = state
-        self.experiment = experiment
+        self.experiment: str = experiment or _track(config).get("experiment", "")
+        self.comparison: str = _track(config).get("comparison", "")
         self.own_id = own_id
-        self.comparison = flatten(self.config).get("track.comparison", "")
         self.num_metrics = 0
         self.artifacts: list[str] = []
 
@@ -258,6 +263,11 @@ class _Replay:
             end_ms = int(last * 1000) if last else None
             self.client.set_terminated(self.state.run_id, status, end_time=end_ms)
         self._keep(status=status)
+
+
+def _track(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    section = config.get("track")
+    return section if isinstance(section, Mapping) else {}
 
 
 def _name(path: Path) -> str:
