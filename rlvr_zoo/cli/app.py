@@ -302,17 +302,13 @@ def plot(
 
 
 @track.command("sync")
-def sync_command(
-    folder: Annotated[Path, typer.Argument(help="A run's output folder.")],
+def sync(
+    folder: Annotated[Path, typer.Argument(help="A run's or a comparison's output folder.")],
 ) -> None:
-    """Send to MLflow what it has not got of a run."""
-    from rlvr_zoo.track.mlflow import sync
+    """Send to MLflow what it has not got of a run, or of a comparison and its runs."""
+    from rlvr_zoo.cli.tracking import sync_command
 
-    done = sync(folder)
-    typer.echo(
-        f"{done.tracking_uri} has run {done.run_id} ({done.status}):"
-        f" {done.num_metrics} metrics and {len(done.artifacts)} files sent now"
-    )
+    raise typer.Exit(sync_command(folder))
 
 
 @problems.command("check")

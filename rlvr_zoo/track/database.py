@@ -22,6 +22,11 @@ def absolute(uri: str) -> str:
     return f"{_SCHEME}{Path(uri.removeprefix(_SCHEME)).absolute()}"
 
 
+def is_missing(uri: str) -> bool:
+    """True where the URI names a local database that is not there."""
+    return uri.startswith(_SCHEME) and not Path(uri.removeprefix(_SCHEME)).is_file()
+
+
 def ensure(uri: str, build: Callable[[str], object]) -> None:
     """Makes the local database that the URI names, by `build` of another URI and one renaming.
 

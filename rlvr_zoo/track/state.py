@@ -24,6 +24,8 @@ class MirrorState:
     """A random tag on the tracker's run, by which it is found when its id was lost."""
     experiment_id: str = ""
     run_id: str = ""
+    parent_id: str = ""
+    """The tracker's run of the comparison that this run belongs to."""
     params_sent: bool = False
     dataset_sent: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)

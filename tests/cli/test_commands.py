@@ -88,3 +88,19 @@ def test_serve_without_vllm_says_how_to_install_it(
 def test_track_sync_of_a_folder_that_is_no_run(cli: Cli) -> None:
     outcome = cli("track", "sync", "nowhere")
     assert outcome.code == 2 and "nowhere" in outcome.error
+
+
+def test_track_sync_of_a_comparison_says_what_is_missing(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    plan = {"schema": 1, "kind": "compare", "id": "compare-a", "seeds": [0, 1]}
+    plan["entrants"] = [{"name": "popo"}]
+    (tmp_path / "comparison.json").write_text(json.dumps(plan))
+    run = tmp_path / "runs" / "popo" / "seed-0"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("- no mapping")
+    outcome = cli("track", "sync", ".")
+    assert outcome.code == 1
+    assert "(RUNNING, 2 planned runs are missing): 0 runs looked at" in outcome.out
+    assert "not sent: runs/popo/seed-0" in outcome.err

@@ -1,16 +1,19 @@
 """Runs to write and trackers to send them to."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 import rlvr_zoo
 from rlvr_zoo.track.folder import RunFolder
-from rlvr_zoo.track.record import Estimate, EvaluationRecord, RunRecord
+from rlvr_zoo.track.record import Estimate, EvaluationRecord, RunRecord, Status
 
 CONFIG = {
     "algorithm": {"name": "grpo", "settings": {"clip_high": 0.28}},
@@ -56,6 +59,69 @@ def run(tmp_path: Path, record: RunRecord) -> RunFolder:
     folder.append_metrics(1, {"train/loss": 0.5, "train/kl": float("nan")})
     folder.append_metrics(2, {"train/loss": 0.25, "train/kl": float("inf")})
     return folder
+
+
+ID = "compare-micro-1a2b3c4d"
+
+
+@pytest.fixture
+def comparison(tmp_path: Path) -> Path:
+    """The folder of a comparison of two algorithms over two seeds, without a run yet."""
+    folder = tmp_path / "comparison"
+    folder.mkdir()
+    plan = {
+        "schema": 1,
+        "kind": "compare",
+        "id": ID,
+        "command": "rlvr-zoo compare --algos grpo,popo",
+        "protocol": "micro",
+        "entrants": [{"name": name, "algo": name, "settings": {}} for name in ("grpo", "popo")],
+        "seeds": [0, 1],
+    }
+    (folder / "comparison.json").write_text(json.dumps(plan))
+    return folder
+
+
+class MakeRun(Protocol):
+    def __call__(
+        self, entrant: str, seed: int, folder: Path = ..., status: Status = "finished"
+    ) -> Path: ...
+
+
+@pytest.fixture
+def make_run(comparison: Path, record: RunRecord) -> MakeRun:
+    """Writes a run of the comparison: ten steps, evaluated before, amid and after them."""
+
+    def make(
+        entrant: str, seed: int, folder: Path = comparison, status: Status = "finished"
+    ) -> Path:
+        config = {**CONFIG, "seed": seed, "track": {"experiment": "toy", "comparison": ID}}
+        found = [
+            replace(evaluation(step), name=name)
+            for step, name in [
+                (0, "held-out"), (0, "aime"), (5, "held-out"), (10, "held-out"), (10, "aime")
+            ]
+        ]  # fmt: skip
+        with RunFolder.create(folder / "runs" / entrant / f"seed-{seed}", config) as run:
+            for step in range(1, 11):
+                run.append_metrics(step, {"train/loss": 1 / step})
+            for each in found:
+                run.append_evaluation(each)
+            run.write_record(
+                replace(
+                    record,
+                    config=config,
+                    algorithm=entrant,
+                    seed=seed,
+                    status=status,
+                    steps_done=10,
+                    protocol_settings={"rollout": {"temperature": 1.0}, "model": "abc"},
+                    evaluations=tuple(found),
+                )
+            )
+        return run.path
+
+    return make
 
 
 FIRST_USE = """

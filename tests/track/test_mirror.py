@@ -52,7 +52,7 @@ def test_metrics_arrive_while_the_run_lives_and_the_end_at_close(
     state = MirrorState.load(run.path)
     assert state is not None
     assert (state.last_step, state.status) == (4, "FINISHED")
-    assert set(state.artifacts) == {"config.yaml", "record.json"}
+    assert set(state.artifacts) == {"config.yaml", "record.json", "metrics.jsonl"}
     assert MlflowClient(tracker).get_run(state.run_id).data.metrics["train/loss"] == 0.0
     assert warnings == []
 

@@ -52,7 +52,7 @@ def test_all_of_the_folder_arrives_and_nothing_twice(
     run.write_record(replace(record, status="finished"))
     done = sync(run.path)
     assert (done.num_metrics, done.status) == (4, "FINISHED")
-    assert done.artifacts == ("config.yaml", "record.json", "evaluations.jsonl")
+    assert done.artifacts == ("config.yaml", "record.json", "metrics.jsonl", "evaluations.jsonl")
     (at,) = runs_at(tracker)
     assert at.info.run_id == done.run_id
     assert at.info.status == "FINISHED"
@@ -73,7 +73,7 @@ def test_all_of_the_folder_arrives_and_nothing_twice(
     (dataset,) = at.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.dataset.digest) == ("addition", "ab" * 18)
     client = MlflowClient(tracker)
-    assert len(client.list_artifacts(done.run_id)) == 3
+    assert len(client.list_artifacts(done.run_id)) == 4
 
     again = sync(run.path)
     assert (again.num_metrics, again.artifacts, again.run_id) == (0, (), done.run_id)
