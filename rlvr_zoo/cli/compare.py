@@ -16,13 +16,13 @@ from rich.markup import escape
 from rlvr_zoo import registry
 from rlvr_zoo.cli.compare_screen import Panel
 from rlvr_zoo.cli.run import Flags, interruptible
+from rlvr_zoo.cli.tracking import send_comparison
 from rlvr_zoo.compare.comparison import (
     Cell,
-    Comparison,
-    Entrant,
-    Kind,
+    cells_of,
     grid,
     identify,
+    joined,
     parse_entrants,
     select,
 )
@@ -31,6 +31,7 @@ from rlvr_zoo.compare.runner import Runner, Slots, standing
 from rlvr_zoo.compare.tuning import applied
 from rlvr_zoo.errors import ConfigError
 from rlvr_zoo.resolve import merge, resolve
+from rlvr_zoo.track.comparison import PLAN, Comparison, Entrant, Kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,16 +99,25 @@ def base_of(flags: Flags) -> dict[str, Any]:
 def run_all(comparison: Comparison, ways: Ways) -> int:
     """Runs what is missing: 0 where all is done, 1 where a run failed, 75 or 130 interrupted."""
     out = ways.output or Path("comparisons") / comparison.id
-    comparison = comparison.joined(Comparison.load(out), out)
-    cells = list(select(comparison.cells(out), ways.only))
-    comparison.save(out)
-    failed = interruptible(
+    comparison = with_before(comparison, out)
+    cells = list(select(cells_of(comparison, out), ways.only))
+    comparison.write(out)
+    failed: list[Cell] | int = interruptible(
         lambda: run_cells(out, cells, ways), lambda: "; the same command goes on"
     )
     if isinstance(failed, int):
         return failed
+    if any(cell.config.track.mlflow for cell in cells):
+        send_comparison(out)
     _summarise(comparison, out, failed)
     return 1 if failed else 0
+
+
+def with_before(comparison: Comparison, out: Path) -> Comparison:
+    """The comparison, with what the folder has of it already.  Raises RunFolderError."""
+    if not (out / PLAN).is_file():
+        return comparison
+    return joined(comparison, Comparison.read(out), out)
 
 
 def run_cells(out: Path, cells: Sequence[Cell], ways: Ways) -> list[Cell]:
@@ -130,7 +140,9 @@ def run_cells(out: Path, cells: Sequence[Cell], ways: Ways) -> list[Cell]:
 def _summarise(comparison: Comparison, out: Path, failed: Sequence[Cell]) -> None:
     """What is there now, and what to do next."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    done = Counter(cell.entrant.name for cell in comparison.cells(out) if standing(cell) == "done")
+    done = Counter(
+        cell.entrant.name for cell in cells_of(comparison, out) if standing(cell) == "done"
+    )
     for entrant in comparison.entrants:
         if (number := done[entrant.name]) < len(comparison.seeds):
             console.print(f"{escape(entrant.name)}: {number} of {len(comparison.seeds)} seeds done")

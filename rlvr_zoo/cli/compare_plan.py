@@ -10,22 +10,24 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rlvr_zoo.cli.compare import with_before
 from rlvr_zoo.cli.run import quiet_transformers
-from rlvr_zoo.compare.comparison import Cell, Comparison
+from rlvr_zoo.compare.comparison import Cell, cells_of
 from rlvr_zoo.compare.runner import standing
 from rlvr_zoo.leaderboard.power import MEASURED, TYPICAL, detectable_difference
 from rlvr_zoo.plan import devices
 from rlvr_zoo.plan.cost import HOUR, cost
 from rlvr_zoo.plan.shape import load_shape
 from rlvr_zoo.plan.suites import SuiteSize, sizes
+from rlvr_zoo.track.comparison import Comparison
 from rlvr_zoo.track.reader import RunReader
 
 
 def plan_command(comparison: Comparison, output: Path | None, gpus: str) -> int:
     """Prints the plan; starts and writes nothing."""
     out = output or Path("comparisons") / comparison.id
-    comparison = comparison.joined(Comparison.load(out), out)
-    cells = comparison.cells(out)
+    comparison = with_before(comparison, out)
+    cells = cells_of(comparison, out)
     console = Console(highlight=False, soft_wrap=True)
     console.print(
         f"{len(comparison.entrants)} entrants x {len(comparison.seeds)} seeds ="

@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from rlvr_zoo.track.comparison import PLAN
-from rlvr_zoo.track.mlflow import sync, sync_comparison
+from rlvr_zoo.track.mlflow import TrackerError, sync, sync_comparison
 
 
 def sync_command(folder: Path) -> int:
@@ -20,6 +20,14 @@ def sync_command(folder: Path) -> int:
         f" {done.num_metrics} metrics and {len(done.artifacts)} files sent now"
     )
     return 0
+
+
+def send_comparison(folder: Path) -> None:
+    """Sends what is left of a comparison at its end; a tracker that is down costs a line."""
+    try:
+        sync_comparison(folder)
+    except TrackerError as error:
+        typer.echo(f"warning: {error}", err=True)
 
 
 def _sync_comparison(folder: Path) -> int:

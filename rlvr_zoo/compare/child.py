@@ -100,8 +100,7 @@ def _alone(order: Order, connection: Connection) -> int:
     quiet_transformers()
 
     def run() -> int:
-        relay = Relay(connection)
-        record = execute(order.config, order.path, order.resume, relay, mirror_it=False)
+        record = execute(order.config, order.path, order.resume, Relay(connection))
         return EXIT_CODES[record.error] if record.status == "interrupted" else 0
 
     try:

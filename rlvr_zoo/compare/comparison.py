@@ -1,53 +1,21 @@
-"""Which runs a comparison has, and where they lie.
-
-    OUT/comparison.json          what this file reads and writes
-    OUT/runs/ENTRANT/seed-3/     a run's folder
-    OUT/logs/ENTRANT-seed-3.log  what the run said
-
-The id depends on what is held equal only: machines that make parts of one comparison, or a later
-call that adds seeds, agree on it without having met.
-"""
+"""Which runs a comparison has: from names and settings to checked configurations."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any
 
 from rlvr_zoo import registry
 from rlvr_zoo.config import RunConfig
 from rlvr_zoo.errors import ConfigError, PluginError, RunFolderError
 from rlvr_zoo.protocol import differences, digest, protocol_of
 from rlvr_zoo.resolve import dotted, merge, resolve
-from rlvr_zoo.track.reader import COMPARISON
-from rlvr_zoo.track.storage import storage, write_atomically
+from rlvr_zoo.track.comparison import LOGS, Comparison, Entrant, Kind, run_folder
 
-RUNS, LOGS = "runs", "logs"
-SCHEMA = 1
 ALL = "all"
 """Stands for every registered algorithm and ablation."""
-
-Kind = Literal["compare", "sweep", "tune"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entrant:
-    """An algorithm with settings of its own."""
-
-    name: str
-    algo: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Over the algorithm's preset, by dotted key."""
-
-    @property
-    def folder(self) -> str:
-        """The name, as a folder may be called."""
-        return re.sub(r"[^\w.=+-]+", "_", self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,95 +33,58 @@ class Cell:
         return f"{self.entrant.name} seed {self.seed}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Entrants and seeds under one protocol."""
+def cells_of(comparison: Comparison, out: Path) -> list[Cell]:
+    """All runs: seed after seed, so that what is there at any time is of equal seeds.
 
-    kind: Kind
-    id: str
-    protocol: str
-    command: str
-    """What was typed, the first time."""
-    entrants: tuple[Entrant, ...]
-    seeds: tuple[int, ...]
-    base: Mapping[str, Any]
-    """Settings that all runs share, as a config file has them."""
-    tuning: str = ""
-    """How the entrants' settings were chosen, in words; empty: as their presets have them."""
+    Raises ConfigError for settings that cannot work, and where entrants differ in more than what
+    the protocol leaves to them.
+    """
+    cells = [
+        Cell(
+            entrant=entrant,
+            seed=seed,
+            config=_config(comparison, entrant, seed),
+            path=run_folder(out, entrant.folder, seed),
+            log=out / LOGS / f"{entrant.folder}-seed-{seed}.log",
+        )
+        for seed in comparison.seeds
+        for entrant in comparison.entrants
+    ]
+    _check_one_protocol(cells)
+    return cells
 
-    def cells(self, out: Path) -> list[Cell]:
-        """All runs: seed after seed, so that what is there at any time is of equal seeds.
 
-        Raises ConfigError for settings that cannot work, and where entrants differ in more than
-        what the protocol leaves to them.
-        """
-        cells = [
-            Cell(
-                entrant=entrant,
-                seed=seed,
-                config=self._config(entrant, seed),
-                path=out / RUNS / entrant.folder / f"seed-{seed}",
-                log=out / LOGS / f"{entrant.folder}-seed-{seed}.log",
-            )
-            for seed in self.seeds
-            for entrant in self.entrants
-        ]
-        _check_one_protocol(cells)
-        return cells
+def _config(comparison: Comparison, entrant: Entrant, seed: int) -> RunConfig:
+    own = merge({"algo": entrant.algo, "seed": seed}, dotted(entrant.settings))
+    return resolve(dict(comparison.base), merge(own, {"track": {"comparison": comparison.id}}))
 
-    def _config(self, entrant: Entrant, seed: int) -> RunConfig:
-        own = merge({"algo": entrant.algo, "seed": seed}, dotted(entrant.settings))
-        return resolve(dict(self.base), merge(own, {"track": {"comparison": self.id}}))
 
-    def save(self, out: Path) -> None:
-        """Writes comparison.json.  Raises StorageError."""
-        with storage(out):
-            out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1)
-        write_atomically(out / COMPARISON, text.encode() + b"\n")
+def joined(new: Comparison, before: Comparison, out: Path) -> Comparison:
+    """What the folder `out` has, with the entrants and seeds that are new.
 
-    @classmethod
-    def load(cls, out: Path) -> Comparison | None:
-        """What the folder has; None where it has none.  Raises RunFolderError for a damaged one."""
-        path = out / COMPARISON
-        if not path.is_file():
-            return None
-        try:
-            tree = json.loads(path.read_bytes())
-            if tree.pop("schema", None) != SCHEMA:
-                raise RunFolderError(f"{path}: of another schema; use the version that wrote it")
-            return TypeAdapter(cls).validate_python(tree, extra="forbid")
-        except (OSError, ValueError, AttributeError, ValidationError) as error:
-            cause = str(error).splitlines()[0]
+    Raises RunFolderError where the folder's is another comparison.
+    """
+    if before.id != new.id:
+        changed = differences(before.base, new.base) or ["kind or algorithm"]
+        raise RunFolderError(
+            f"{out}: holds {before.id}, which differs in {', '.join(changed[:5])}; repeat its"
+            f" command (`{before.command}`), or choose another --output"
+        )
+    names = {entrant.name: entrant for entrant in before.entrants}
+    for entrant in new.entrants:
+        if names.setdefault(entrant.name, entrant) != entrant:
             raise RunFolderError(
-                f"{path}: damaged ({cause}); remove it, and repeat the command that made it"
-            ) from error
-
-    def joined(self, before: Comparison | None, out: Path) -> Comparison:
-        """This one with the entrants and seeds that the folder's has besides.
-
-        Raises RunFolderError where the folder's is another.
-        """
-        if before is None:
-            return self
-        if before.id != self.id:
-            changed = differences(before.base, self.base) or ["kind or algorithm"]
-            raise RunFolderError(
-                f"{out}: holds {before.id}, which differs in {', '.join(changed[:5])}; repeat its"
-                f" command (`{before.command}`), or choose another --output"
+                f"{out}: holds {entrant.name} with other settings; choose another --output"
             )
-        names = {entrant.name: entrant for entrant in before.entrants}
-        for entrant in self.entrants:
-            if names.setdefault(entrant.name, entrant) != entrant:
-                raise RunFolderError(
-                    f"{out}: holds {entrant.name} with other settings; choose another --output"
-                )
-        seeds = tuple(sorted({*before.seeds, *self.seeds}))
-        return replace(before, entrants=tuple(names.values()), seeds=seeds)
+    seeds = tuple(sorted({*before.seeds, *new.seeds}))
+    return replace(before, entrants=tuple(names.values()), seeds=seeds)
 
 
 def identify(kind: Kind, base: Mapping[str, Any], protocol: str, about: str = "") -> str:
-    """The id of a comparison: its kind, its protocol or subject, and a digest of what is equal."""
+    """The id of a comparison: its kind, its protocol or subject, and a digest of what is equal.
+
+    So machines that make parts of one comparison, or a later call that adds seeds, agree on it.
+    """
     return f"{kind}-{about or protocol}-{digest({'base': base, 'about': about})[:8]}"
 
 

@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from rlvr_zoo import registry
-from rlvr_zoo.compare.comparison import LOGS, RUNS, Cell, Entrant, settings_text
+from rlvr_zoo.compare.comparison import Cell, settings_text
 from rlvr_zoo.compare.knobs import at, parse_values
 from rlvr_zoo.errors import ConfigError, RunFolderError
 from rlvr_zoo.protocol import differences, digest
 from rlvr_zoo.resolve import dotted, merge, read_file, resolve
+from rlvr_zoo.track.comparison import LOGS, RUNS, Entrant
 from rlvr_zoo.track.reader import RunReader
 from rlvr_zoo.track.storage import storage, write_atomically
 

@@ -24,7 +24,6 @@ RECORD = "record.json"
 CHECKPOINTS = "checkpoints"
 SUITES = "suites"
 LOCK = ".lock"
-COMPARISON = "comparison.json"
 
 Row = TypeVar("Row")
 

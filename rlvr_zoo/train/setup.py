@@ -76,12 +76,8 @@ class Observer(loop.Observer, Protocol):
         """A suite, chunk by chunk."""
 
 
-def execute(
-    config: RunConfig, output: Path, resume: bool, observer: Observer, *, mirror_it: bool = True
-) -> RunRecord:
+def execute(config: RunConfig, output: Path, resume: bool, observer: Observer) -> RunRecord:
     """Runs, or resumes, what the configuration says, in the folder `output`.
-
-    Without `mirror_it` somebody else sends the folder to the tracker.
 
     Raises RlvrZooError for whatever a user can put right; the folder then holds all that was done,
     or is not there if nothing was.
@@ -113,7 +109,7 @@ def execute(
         )  # fmt: skip
         if folder is not None:
             folder.write_record(run.record)
-        if folder is not None and config.track.mlflow and mirror_it:
+        if folder is not None and config.track.mlflow:
             mirror = stack.enter_context(Mirror(folder.path, observer.warn))
         else:
             mirror = None

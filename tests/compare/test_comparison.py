@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 
 from rlvr_zoo.compare.comparison import (
-    Comparison,
-    Entrant,
+    cells_of,
     grid,
     identify,
+    joined,
     parse_entrants,
     select,
 )
 from rlvr_zoo.compare.knobs import parse_knobs
 from rlvr_zoo.compare.runner import Slots, standing
 from rlvr_zoo.errors import ConfigError, NotFoundError, RunFolderError
+from rlvr_zoo.track.comparison import Comparison, Entrant
 
 from .conftest import finish
 
@@ -36,7 +37,7 @@ def comparison(*entrants: Entrant, seeds: int = 2, base: dict[str, Any] = BASE) 
 
 
 def test_every_entrant_has_every_seed_and_a_folder_of_its_own(tmp_path: Path) -> None:
-    cells = comparison().cells(tmp_path)
+    cells = cells_of(comparison(), tmp_path)
     assert [(cell.entrant.name, cell.seed) for cell in cells] == [
         ("popo", 0), ("grpo", 0), ("popo", 1), ("grpo", 1),
     ]  # fmt: skip
@@ -49,18 +50,18 @@ def test_every_entrant_has_every_seed_and_a_folder_of_its_own(tmp_path: Path) ->
 def test_an_entrant_that_breaks_the_protocol_is_refused(tmp_path: Path) -> None:
     loud = Entrant(name="loud", algo="grpo", settings={"rollout.temperature": 0.5})
     with pytest.raises(ConfigError, match=r"popo and loud differ in rollout\.temperature, which"):
-        comparison(*parse_entrants("popo"), loud).cells(tmp_path)
+        cells_of(comparison(*parse_entrants("popo"), loud), tmp_path)
 
 
 def test_what_the_protocol_leaves_open_may_differ(tmp_path: Path) -> None:
     fast = Entrant(name="fast", algo="grpo", settings={"optimizer.lr": 1e-3})
-    cells = comparison(*parse_entrants("popo"), fast).cells(tmp_path)
+    cells = cells_of(comparison(*parse_entrants("popo"), fast), tmp_path)
     assert [cell.config.optimizer.lr for cell in cells] == [1e-4, 1e-3] * 2
 
 
 def test_controls_are_written_behind_a_plus(tmp_path: Path) -> None:
     entrants = parse_entrants("grpo+random_reward, raft+supervised")
-    cells = comparison(*entrants, seeds=1).cells(tmp_path)
+    cells = cells_of(comparison(*entrants, seeds=1), tmp_path)
     assert [cell.config.train.control for cell in cells] == ["random_reward", "supervised"]
     assert [cell.config.algo for cell in cells] == ["grpo", "raft"]
 
@@ -80,12 +81,12 @@ def test_names_that_cannot_be(text: str, error: type[Exception], said: str) -> N
 
 def test_an_unknown_control_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"train\.control"):
-        comparison(*parse_entrants("grpo+luck")).cells(tmp_path)
+        cells_of(comparison(*parse_entrants("grpo+luck")), tmp_path)
 
 
 def test_supervision_needs_an_algorithm_that_asks_for_no_samples(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"train\.control=supervised: popo .* take --algo raft"):
-        comparison(*parse_entrants("popo+supervised")).cells(tmp_path)
+        cells_of(comparison(*parse_entrants("popo+supervised")), tmp_path)
 
 
 def test_all_is_everything_once() -> None:
@@ -94,22 +95,20 @@ def test_all_is_everything_once() -> None:
 
 
 def test_it_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    assert Comparison.load(tmp_path) is None
     entrants = grid("popo", {"algorithm.momentum": [0.9, 0.99]})
-    comparison(*entrants).save(tmp_path)
-    assert Comparison.load(tmp_path) == comparison(*entrants)
+    comparison(*entrants).write(tmp_path)
+    assert Comparison.read(tmp_path) == comparison(*entrants)
 
 
 def test_a_damaged_plan_is_named(tmp_path: Path) -> None:
     (tmp_path / "comparison.json").write_text('{"schema": 1')
     with pytest.raises(RunFolderError, match=r"comparison\.json"):
-        Comparison.load(tmp_path)
+        Comparison.read(tmp_path)
 
 
 def test_seeds_and_entrants_can_be_added(tmp_path: Path) -> None:
     first = comparison(*parse_entrants("popo"), seeds=3)
-    first.save(tmp_path)
-    second = comparison(*parse_entrants("grpo"), seeds=5).joined(first, tmp_path)
+    second = joined(comparison(*parse_entrants("grpo"), seeds=5), first, tmp_path)
     assert [entrant.name for entrant in second.entrants] == ["popo", "grpo"]
     assert second.seeds == (0, 1, 2, 3, 4) and second.id == first.id
 
@@ -117,14 +116,14 @@ def test_seeds_and_entrants_can_be_added(tmp_path: Path) -> None:
 def test_another_comparison_is_not_mixed_in(tmp_path: Path) -> None:
     longer = {**BASE, "train": {"max_steps": 4}}
     with pytest.raises(RunFolderError, match=r"differs in train\.max_steps"):
-        comparison(base=longer).joined(comparison(), tmp_path)
+        joined(comparison(base=longer), comparison(), tmp_path)
     other = [replace(each, settings={"optimizer.lr": 1.0}) for each in parse_entrants("popo")]
     with pytest.raises(RunFolderError, match="holds popo with other settings"):
-        comparison(*other).joined(comparison(), tmp_path)
+        joined(comparison(*other), comparison(), tmp_path)
 
 
 def test_a_part_is_named_by_algorithm_and_seed(tmp_path: Path) -> None:
-    cells = comparison().cells(tmp_path)
+    cells = cells_of(comparison(), tmp_path)
     assert [cell.name for cell in select(cells, "algo=popo,seed=1")] == ["popo seed 1"]
     assert len(list(select(cells, "algo=popo,algo=grpo"))) == 4
     assert len(list(select(cells, ""))) == 4
@@ -152,16 +151,16 @@ def test_knobs_that_cannot_be(text: str) -> None:
 def test_an_unknown_knob_is_named(tmp_path: Path) -> None:
     entrants = grid("popo", parse_knobs(["similarity=0.1"]))
     with pytest.raises(ConfigError, match="similarity_coef"):
-        comparison(*entrants).cells(tmp_path)
+        cells_of(comparison(*entrants), tmp_path)
 
 
 def test_what_is_done_is_known_and_another_run_is_not_taken_for_it(tmp_path: Path) -> None:
-    popo, grpo, *_ = comparison().cells(tmp_path)
+    popo, grpo, *_ = cells_of(comparison(), tmp_path)
     assert standing(popo) == "missing"
     finish(popo)
     finish(grpo, status="interrupted")
     assert (standing(popo), standing(grpo)) == ("done", "begun")
-    longer = comparison(base={**BASE, "train": {"max_steps": 9}}).cells(tmp_path)[0]
+    longer = cells_of(comparison(base={**BASE, "train": {"max_steps": 9}}), tmp_path)[0]
     with pytest.raises(RunFolderError, match=r"another .*train\.max_steps"):
         standing(longer)
 
