@@ -341,3 +341,10 @@ def test_no_plan_and_no_json(comparison: Path) -> None:
     (comparison / "comparison.json").unlink()
     with pytest.raises(RunFolderError, match="no comparison to read"):
         sync_comparison(comparison)
+
+
+def test_a_plan_of_nothing_is_finished(comparison: Path, tracker: str) -> None:
+    path = comparison / "comparison.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"entrants": []}))
+    done = sync_comparison(comparison, experiment="toy")
+    assert (done.status, done.num_missing) == ("FINISHED", 0)

@@ -122,7 +122,7 @@ def _send(
     if own.info.status != status and missing:
         client.update_run(run_id, status=status)
     elif own.info.status != status:
-        last = max(each.info.end_time or 0 for each in children)
+        last = max((each.info.end_time or 0 for each in children), default=0)
         client.set_terminated(run_id, status, end_time=last or None)
     state = replace(state, status=status)
     state.save(folder)
