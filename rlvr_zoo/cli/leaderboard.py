@@ -25,7 +25,7 @@ def leaderboard_command(sources: Sequence[str], out: Path, primary: str | None, 
         board = _board(read_records(folders, digest), left_out, folders, primary)
     write(board, out)
     for suite in board.suites:
-        typer.echo(finding(board, suite.name).headline)
+        typer.echo(finding(board, suite).headline)
     if board.left_out:
         typer.echo(f"left out: {len(board.left_out)}, see {out / 'README.md'}")
     typer.echo(f"wrote {out / PAGE}")

@@ -140,3 +140,25 @@ def _common(
         settings=tuple(set_ or ()),
         file=config,
     )
+
+
+@app.command()
+def leaderboard(
+    from_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from", help="Folder of runs, or a tracker's URI; may be repeated.  [default: .]"
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("leaderboards"),
+    primary: Annotated[
+        str | None, typer.Option(help="Suite that orders the rows.  [default: the first]")
+    ] = None,
+    digest: Annotated[
+        str, typer.Option(help="Protocol, by the beginning of its digest.  [default: the only one]")
+    ] = "",
+) -> None:
+    """Write a leaderboard from the records of runs: Markdown, JSON, CSV and one HTML page."""
+    from rlvr_zoo.cli.leaderboard import leaderboard_command
+
+    raise typer.Exit(leaderboard_command(from_ or ["."], out, primary, digest))

@@ -6,9 +6,12 @@ score is the luck of its training seed, which no number of samples averages away
 its samples, sum_i p_i (1 - p_i) / (k P^2):
 
     sd(k)^2    = seed_sd^2 + mean_i p_i (1 - p_i) / (k P)
-    difference = t(power) * sqrt(2 / S) * sd(k),    t from Student's t with 2 (S - 1) degrees
+    error^2    = 2 / S * sd(k)^2 + problem_sd^2 / P
+    difference = t(power) * error,    t from Student's t with 2 (S - 1) degrees
 
-The answer is about these problems; other problems of the kind add noise of their own.
+Where two algorithms find the same problems differently hard (problem_sd), the choice of problems
+is luck, too, with P - 1 degrees; Satterthwaite's approximation joins the two.  At problem_sd = 0
+the answer is about these problems only.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ class Noise:
     """Standard deviation by the training seed, 0 to 1: what many samples leave."""
     pass_variance: float
     """Mean over problems of p (1 - p), p the chance that one sample is right."""
+    problem_sd: float = 0.0
+    """Standard deviation over problems of the true difference between two algorithms."""
 
     def sd(self, num_problems: int, num_samples: int) -> float:
         """Standard deviation of avg@k between runs."""
@@ -69,7 +74,7 @@ def detectable_difference(
 ) -> float:
     """The smallest true difference of accuracies, 0 to 1, that is found with that power.
 
-    A two-sided t-test at level `alpha` on the S scores of each side, pooled variance.  NaN for one
+    A two-sided t-test at level `alpha` on the S scores of each side.  NaN for one
     seed: there is nothing to tell luck from.  Raises ConfigError for a number below 1, or a level
     or power that is not between 0 and 1.
     """
@@ -79,12 +84,16 @@ def detectable_difference(
         raise ConfigError(f"alpha={alpha}, power={power}: set 0 < alpha < power < 1")
     if num_seeds == 1:
         return math.nan
-    return _shift(2 * (num_seeds - 1), alpha, power) * (
-        math.sqrt(2 / num_seeds) * noise.sd(num_problems, num_samples)
-    )
+    runs = 2 / num_seeds * noise.sd(num_problems, num_samples) ** 2
+    problems = noise.problem_sd**2 / num_problems
+    degrees = 2.0 * (num_seeds - 1)
+    if problems:
+        parts = runs**2 / degrees + problems**2 / max(1, num_problems - 1)
+        degrees = (runs + problems) ** 2 / parts
+    return _shift(degrees, alpha, power) * math.sqrt(runs + problems)
 
 
-def _shift(degrees: int, alpha: float, power: float) -> float:
+def _shift(degrees: float, alpha: float, power: float) -> float:
     """The noncentrality at which the t-test has the power, in standard errors."""
     from scipy.optimize import brentq
     from scipy.stats import nct, t

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class Entrant:
     knobs: Mapping[str, Any] = field(default_factory=lambda: {"clip": 0.2})
     lr: float = 1e-4
     group_size: int = 8
-    control: bool = False
+    control: Literal["none", "untrained", "random_reward"] = "none"
     seeds: Sequence[int] | None = None
     """None: as the others."""
     comparison: str = "compare-1"
@@ -57,6 +57,7 @@ def make_runs(
     steps: int = 10,
     every: int = 5,
     temperature: float = 1.0,
+    max_generated_tokens: int = 0,
     mlflow: bool = False,
     salt: int = 0,
 ) -> list[Path]:
@@ -70,7 +71,7 @@ def make_runs(
         entrant = given if isinstance(given, Entrant) else Entrant(accuracy=given)
         entrant = replace(entrant, algorithm=entrant.algorithm or name)
         for seed in range(seeds) if entrant.seeds is None else entrant.seeds:
-            settings = _config(entrant, seed, steps, every, temperature)
+            settings = _config(entrant, seed, steps, every, temperature, max_generated_tokens)
             draw = np.random.default_rng([zlib.crc32(name.encode()), seed, salt])
             luck = seed_sd * draw.standard_normal()
             run = path / f"{name}-{seed}"
@@ -89,14 +90,16 @@ def change(run: Path, **fields: Any) -> Path:
     return run
 
 
-def _config(entrant: Entrant, seed: int, steps: int, every: int, temperature: float) -> RunConfig:
+def _config(
+    entrant: Entrant, seed: int, steps: int, every: int, temperature: float, budget: int
+) -> RunConfig:
     return RunConfig(
         algo=entrant.algorithm,
         algorithm=dict(entrant.knobs),
         seed=seed,
         rollout=RolloutConfig(group_size=entrant.group_size, temperature=temperature),
         optimizer=OptimizerConfig(lr=entrant.lr),
-        train=TrainConfig(max_steps=steps),
+        train=TrainConfig(max_steps=steps, control=entrant.control, max_generated_tokens=budget),
         evaluate=EvaluateConfig(every=every),
         track=TrackConfig(comparison=entrant.comparison),
     )
@@ -156,7 +159,6 @@ def _write(
         protocol_digest=digest(settings),
         protocol_settings=settings,
         algorithm=entrant.algorithm,
-        control=entrant.control,
         seed=config.seed,
         status="finished",
         steps_done=last,

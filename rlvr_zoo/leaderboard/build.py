@@ -1,0 +1,377 @@
+"""Entries to a board: every number that is shown, computed once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from rlvr_zoo.errors import ConfigError, nearest
+from rlvr_zoo.leaderboard import curve
+from rlvr_zoo.leaderboard.board import (
+    HELD_OUT,
+    Board,
+    Costs,
+    Interval,
+    LeftOut,
+    Pair,
+    Row,
+    RunLink,
+    Score,
+    Suite,
+    Sweep,
+    SweepRow,
+)
+from rlvr_zoo.leaderboard.bootstrap import improvement_interval, iqm_interval
+from rlvr_zoo.leaderboard.power import detectable_difference
+from rlvr_zoo.leaderboard.records import Entry, seeds_of
+from rlvr_zoo.leaderboard.statistics import (
+    ALPHA,
+    MIN_SEEDS,
+    Outcomes,
+    Spread,
+    difference,
+    holm,
+    mean_interval,
+    noise_seen,
+    pass_shares,
+    shares,
+    spread,
+    tiers,
+    typical,
+)
+
+
+@dataclass(frozen=True)
+class _Entrant:
+    """All seeds of one algorithm with one set of settings."""
+
+    name: str
+    entries: list[Entry]
+
+    @property
+    def control(self) -> bool:
+        return bool(self.entries[0].record.control)
+
+    @property
+    def tested(self) -> bool:
+        """True where there are seeds enough to tell luck."""
+        return len(self.entries) >= MIN_SEEDS
+
+    def outcomes(self, suite: str) -> Outcomes:
+        """S x P x K, problems by name."""
+        finals = [entry.final()[suite] for entry in self.entries]
+        problems = sorted(finals[0].outcomes)
+        return np.array([[final.outcomes[p] for p in problems] for final in finals], dtype=np.int64)
+
+
+def build(
+    entries: Sequence[Entry],
+    left_out: Sequence[LeftOut] = (),
+    *,
+    primary: str | None = None,
+    commands: Sequence[str] = (),
+    tunings: Mapping[str, str] | None = None,
+    cards: Callable[[str], str] = lambda name: "",
+) -> Board:
+    """The board of runs of one protocol digest; equal entries give equal boards.
+
+    `primary` names the suite that orders the rows, else it is the first that is no held-out set.
+    `tunings` says by comparison how settings were chosen, `cards` gives an algorithm's card.
+    Raises ConfigError for an unknown suite, and where only sweeps are there.
+    """
+    compared = [entry for entry in entries if not entry.in_sweep]
+    if not compared:
+        raise ConfigError("only runs of sweeps are there; add the comparison that they belong to")
+    entrants = _entrants(compared)
+    names = _suites(compared, primary)
+    tables = {name: _Table(name, entrants) for name in names}
+    rows = [_row(each, tables, tunings or {}, cards) for each in entrants]
+    best = {row.name: row.scores[names[0]].accuracy.value for row in rows}
+    rows.sort(key=lambda row: (bool(row.not_ranked), -best[row.name], row.name))
+    first = compared[0].record
+    return Board(
+        protocol=first.protocol,
+        digest=first.protocol_digest,
+        protocol_settings=first.protocol_settings,
+        primary=names[0],
+        suites=tuple(table.suite for table in tables.values()),
+        rows=tuple(rows),
+        pairs=tuple(pair for table in tables.values() for pair in table.pairs),
+        sweeps=tuple(_sweeps(entries, names)),
+        left_out=(*left_out, *_missing_seeds(entrants)),
+        versions=_versions(entries),
+        hardware=tuple(sorted({_hardware(entry) for entry in entries})),
+        command="\n".join(commands),
+        run_hours=sum(entry.record.costs.total_s for entry in entries) / 3600,
+    )
+
+
+# --------------------------------------------------------------------------- entrants and suites
+
+
+def _entrants(entries: Sequence[Entry]) -> list[_Entrant]:
+    """Named by the algorithm, and by the settings that differ where it entered with several."""
+    groups = list(seeds_of(entries).values())
+    by_name: dict[str, list[list[Entry]]] = defaultdict(list)
+    for mine in groups:
+        record = mine[0].record
+        plain = record.algorithm + (f"+{record.control}" if record.control else "")
+        by_name[plain].append(mine)
+    found = []
+    for plain, alike in by_name.items():
+        varied = _varied([mine[0] for mine in alike])
+        for mine in alike:
+            shown = " ".join(f"{_last(key)}={mine[0].settings.get(key)}" for key in varied)
+            found.append(_Entrant(f"{plain} {shown}".rstrip(), mine))
+    return sorted(found, key=lambda entrant: entrant.name)
+
+
+def _varied(entries: Sequence[Entry]) -> list[str]:
+    """Settings in which they differ."""
+    keys = sorted({key for entry in entries for key in entry.settings})
+    return [key for key in keys if len({repr(entry.settings.get(key)) for entry in entries}) > 1]
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _suites(entries: Sequence[Entry], primary: str | None) -> list[str]:
+    """Suites that every run was measured on, the one that orders the rows first."""
+    common = set.intersection(*(set(entry.final()) for entry in entries))
+    names = sorted(common, key=lambda name: (name == HELD_OUT, name))
+    if primary is None:
+        return names
+    if primary not in names:
+        raise ConfigError(f"--primary {primary}: not measured; {nearest(primary, names)}")
+    return [primary, *(name for name in names if name != primary)]
+
+
+def _missing_seeds(entrants: Sequence[_Entrant]) -> list[LeftOut]:
+    every = {entry.record.seed for entrant in entrants for entry in entrant.entries}
+    found = []
+    for entrant in entrants:
+        missing = sorted(every - {entry.record.seed for entry in entrant.entries})
+        if missing:
+            seeds = ", ".join(map(str, missing))
+            found.append(LeftOut(where=entrant.name, reason=f"no run of seed {seeds}"))
+    return found
+
+
+# --------------------------------------------------------------------------- one suite
+
+
+class _Table:
+    """Everything that is computed of one suite."""
+
+    def __init__(self, name: str, entrants: Sequence[_Entrant]) -> None:
+        self.name = name
+        self.outcomes = {each.name: each.outcomes(name) for each in entrants}
+        tested = [each for each in entrants if each.tested]
+        ranked = [each.name for each in tested if not each.control]
+        self.ranked = frozenset(ranked)
+        self._spreads = {each.name: _spread(self.outcomes[each.name]) for each in tested}
+        self.usual = typical([self._spreads[each] for each in ranked])
+        self.pairs = self._pairs([each.name for each in tested])
+        better: dict[str, list[str]] = defaultdict(list)
+        for pair in self.pairs:
+            if pair.shown and {pair.a, pair.b} <= self.ranked:
+                winner, loser = (pair.a, pair.b) if pair.difference.value > 0 else (pair.b, pair.a)
+                better[loser].append(winner)
+        self.tiers = tiers(ranked, better)
+        self.suite = self._suite([each for each in tested if not each.control])
+
+    def _pairs(self, names: Sequence[str]) -> list[Pair]:
+        both = list(combinations(names, 2))
+        num_samples = next(iter(self.outcomes.values())).shape[2]
+        found = [
+            difference(self._spreads[a], self._spreads[b], self.usual, num_samples) for a, b in both
+        ]
+        corrected = holm([each.p for each in found])
+        return [
+            Pair(
+                suite=self.name,
+                a=a,
+                b=b,
+                difference=each.interval,
+                p=each.p,
+                p_holm=p_holm,
+                improvement=improvement_interval(self.outcomes[a], self.outcomes[b]),
+                shown=p_holm < ALPHA,
+            )
+            for (a, b), each, p_holm in zip(both, found, corrected, strict=True)
+        ]
+
+    def _suite(self, ranked: Sequence[_Entrant]) -> Suite:
+        num_problems, num_samples = next(iter(self.outcomes.values())).shape[1:]
+        num_seeds = min((len(each.entries) for each in ranked), default=0)
+        alone = together = None
+        if len(ranked) > 1:
+            noise = noise_seen([self._spreads[each.name] for each in ranked], num_samples)
+            size = (noise, num_problems, num_samples, num_seeds)
+            alone = detectable_difference(*size, alpha=ALPHA)
+            together = detectable_difference(*size, alpha=ALPHA / max(1, len(self.pairs)))
+        return Suite(
+            name=self.name,
+            num_problems=num_problems,
+            num_samples=num_samples,
+            num_seeds=num_seeds,
+            detectable=alone,
+            detectable_holm=together,
+        )
+
+    def score(self, entrant: _Entrant) -> Score:
+        outcomes_SPK = self.outcomes[entrant.name]
+        num_samples = outcomes_SPK.shape[2]
+        powers = sorted({1 << n for n in range(12) if 1 << n <= num_samples} | {num_samples})
+        return Score(
+            accuracy=mean_interval(shares(outcomes_SPK), num_samples, self.usual),
+            iqm=iqm_interval(outcomes_SPK),
+            tier=self.tiers.get(entrant.name),
+            by_seed={
+                entry.record.seed: float(value)
+                for entry, value in zip(
+                    entrant.entries, outcomes_SPK.mean(axis=(1, 2)), strict=True
+                )
+            },
+            pass_at={k: self._pass_at(outcomes_SPK, k) for k in powers},
+        )
+
+    def _pass_at(self, outcomes_SPK: Outcomes, k: int) -> Interval:
+        values_SP = pass_shares(outcomes_SPK, k)
+        usual = typical(
+            [spread(pass_shares(self.outcomes[name], k)) for name in sorted(self.ranked)]
+        )
+        return mean_interval(values_SP, outcomes_SPK.shape[2], usual)
+
+
+def _spread(outcomes_SPK: Outcomes) -> Spread:
+    return spread(shares(outcomes_SPK))
+
+
+# --------------------------------------------------------------------------- one row
+
+
+def _row(
+    entrant: _Entrant,
+    tables: Mapping[str, _Table],
+    tunings: Mapping[str, str],
+    cards: Callable[[str], str],
+) -> Row:
+    entries, record = entrant.entries, entrant.entries[0].record
+    return Row(
+        name=entrant.name,
+        algorithm=record.algorithm,
+        control=entrant.control,
+        settings=entries[0].settings,
+        tuning=tunings.get(entries[0].comparison, ""),
+        seeds=tuple(entry.record.seed for entry in entries),
+        not_ranked=_not_ranked(entrant),
+        scores={name: table.score(entrant) for name, table in tables.items()},
+        curve=curve.accuracy(entries),
+        signals=curve.signals(entries),
+        costs=_costs(entries),
+        runs=tuple(_link(entry) for entry in entries),
+        config=record.config,
+        card=cards(record.algorithm),
+    )
+
+
+def _not_ranked(entrant: _Entrant) -> str:
+    if entrant.control:
+        return "a control"
+    number = len(entrant.entries)
+    return "" if entrant.tested else f"{number} of the {MIN_SEEDS} seeds that a rank needs"
+
+
+def _costs(entries: Sequence[Entry]) -> Costs:
+    every = [entry.record.costs for entry in entries]
+
+    def mean(name: str) -> float:
+        return float(np.mean([getattr(costs, name) for costs in every]))
+
+    return Costs(
+        generated_tokens=mean("generated_tokens"),
+        trained_tokens=mean("trained_tokens"),
+        total_s=mean("total_s"),
+        rollout_s=mean("rollout_s"),
+        verify_s=mean("verify_s"),
+        update_s=mean("update_s"),
+        evaluate_s=mean("evaluate_s"),
+        peak_memory_bytes=mean("peak_memory_bytes"),
+        parameters=every[0].parameters,
+    )
+
+
+def _link(entry: Entry) -> RunLink:
+    code = entry.record.code
+    return RunLink(
+        seed=entry.record.seed,
+        folder=entry.folder,
+        commit=code.commit + ("-dirty" if code.dirty else ""),
+        mlflow_uri=entry.mlflow_uri if entry.mlflow_uri.startswith("http") else "",
+        mlflow_run=entry.mlflow_run,
+    )
+
+
+# --------------------------------------------------------------------------- sweeps and the rest
+
+
+def _sweeps(entries: Sequence[Entry], suites: Sequence[str]) -> list[Sweep]:
+    by_id: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        if entry.in_sweep:
+            by_id[entry.comparison].append(entry)
+    found = []
+    for _, mine in sorted(by_id.items()):
+        knobs = _varied(mine)
+        algorithm = mine[0].record.algorithm
+        rows = [_sweep_row(seeds, knobs, suites) for seeds in seeds_of(mine).values()]
+        rows.sort(key=lambda row: tuple(_sortable(row.values[_last(knob)]) for knob in knobs))
+        shown = tuple(_last(knob) for knob in knobs)
+        found.append(
+            Sweep(
+                name=f"{algorithm}: {', '.join(shown)}",
+                algorithm=algorithm,
+                knobs=shown,
+                rows=tuple(rows),
+            )
+        )
+    return sorted(found, key=lambda sweep: sweep.name)
+
+
+def _sweep_row(entries: Sequence[Entry], knobs: Sequence[str], suites: Sequence[str]) -> SweepRow:
+    mine = _Entrant("", list(entries))
+    measured = [name for name in suites if all(name in entry.final() for entry in entries)]
+    scores = {}
+    for name in measured:
+        outcomes_SPK = mine.outcomes(name)
+        scores[name] = mean_interval(shares(outcomes_SPK), outcomes_SPK.shape[2])
+    return SweepRow(
+        values={_last(knob): entries[0].settings.get(knob) for knob in knobs},
+        seeds=tuple(entry.record.seed for entry in entries),
+        scores=scores,
+    )
+
+
+def _sortable(value: Any) -> tuple[int, float, str]:
+    number = isinstance(value, int | float)
+    return (0, float(value), "") if number else (1, 0.0, str(value))
+
+
+def _versions(entries: Sequence[Entry]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for entry in entries:
+        for package, version in entry.record.versions.items():
+            found[package].add(version)
+    return {package: tuple(sorted(found[package])) for package in sorted(found)}
+
+
+def _hardware(entry: Entry) -> str:
+    hardware = entry.record.hardware
+    return ", ".join(hardware.gpus) or f"{hardware.cpu}, {hardware.num_cores} cores"
