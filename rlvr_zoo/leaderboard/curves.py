@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr_zoo.errors import ConfigError
+from rlvr_zoo.leaderboard.board import Interval
+from rlvr_zoo.leaderboard.curve import mean_over_seeds
+from rlvr_zoo.leaderboard.records import refuse_mixed
+from rlvr_zoo.leaderboard.statistics import MIN_SEEDS
 from rlvr_zoo.track.reader import RunReader
 from rlvr_zoo.track.record import EvaluationRecord, RunRecord
 from rlvr_zoo.track.storage import write_atomically
@@ -19,7 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
 FORMATS = ("png", "svg")
-MIN_SEEDS_FOR_BAND = 3
 _COLOURS = (  # Okabe and Ito's, told apart by colour-blind eyes; yellow is too pale for a line
     "#0072B2",
     "#D55E00",
@@ -43,7 +46,6 @@ _STYLE: dict[RcKeyType, Any] = {
     "legend.frameon": False,
     "svg.hashsalt": "rlvr-zoo",
 }
-_NOT_THE_PROTOCOL = ("algorithm", "seed", "track", "checkpoint")
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def plot(runs: Sequence[Path], out: Path, evaluation: str = "held-out") -> None:
     seeds = [_read(Path(run), evaluation) for run in runs]
     if not seeds:
         raise ConfigError("no runs to draw; name at least one run's folder")
-    _check_one_protocol(seeds)
+    refuse_mixed([(str(seed.path), seed.record) for seed in seeds])
     write_atomically(out, _draw(_by_algorithm(seeds), evaluation, kind))
 
 
@@ -79,44 +81,6 @@ def _read(path: Path, evaluation: str) -> _Seed:
     if not points:
         raise ConfigError(f"{path}: has no evaluation {evaluation!r} yet; leave it out")
     return _Seed(path, record, tuple(sorted(points, key=lambda point: point.step)))
-
-
-def _check_one_protocol(seeds: Sequence[_Seed]) -> None:
-    first = seeds[0]
-    for other in seeds[1:]:
-        if other.record.protocol_digest != first.record.protocol_digest:
-            fields = _differences(_settings(first.record), _settings(other.record))
-            raise ConfigError(
-                f"{first.path} and {other.path} follow different protocols and cannot be compared;"
-                f" they differ in {', '.join(fields) or 'the digest only'}"
-            )
-
-
-def _settings(record: RunRecord) -> dict[str, Any]:
-    """What the digest covers, else the configuration without what it never covers."""
-    if record.protocol_settings:
-        return _flatten(record.protocol_settings)
-    shared = {key: each for key, each in record.config.items() if key not in _NOT_THE_PROTOCOL}
-    return _flatten(shared)
-
-
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    missing = "(none)"
-    return [
-        f"{key} ({one.get(key, missing)} and {other.get(key, missing)})"
-        for key in sorted({*one, *other})
-        if one.get(key, missing) != other.get(key, missing)
-    ]
 
 
 def _by_algorithm(seeds: Iterable[_Seed]) -> dict[str, list[_Seed]]:
@@ -138,31 +102,22 @@ class Mean:
     """The mean over an algorithm's seeds, and its interval where there are enough of them."""
 
     steps: tuple[int, ...]
-    accuracy: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    bands: tuple[Interval, ...]
+
+    @property
+    def accuracy(self) -> list[float]:
+        return [band.value for band in self.bands]
 
 
-def mean_over_seeds(curves: Sequence[Mapping[int, float]]) -> Mean:
-    """Accuracy by step, one mapping a seed -> mean and 95 % t-interval at the steps of all seeds.
-
-    The interval is cut to 0 .. 1, and empty for fewer than three seeds.
-    """
-    import numpy as np
-    from scipy.stats import t
-
+def mean_of(curves: Sequence[Mapping[int, float]]) -> Mean:
+    """Accuracy by step, one mapping a seed -> the mean and its band at the steps of all seeds."""
     steps = sorted(set.intersection(*(set(curve) for curve in curves)))
-    values = np.array([[curve[step] for step in steps] for curve in curves])
-    mean = values.mean(axis=0)
-    if len(curves) < MIN_SEEDS_FOR_BAND:
-        return Mean(tuple(steps), tuple(mean), (), ())
-    half = t.ppf(0.975, len(curves) - 1) * values.std(axis=0, ddof=1) / np.sqrt(len(curves))
-    low, high = np.clip(mean - half, 0.0, 1.0), np.clip(mean + half, 0.0, 1.0)
-    return Mean(tuple(steps), tuple(mean), tuple(low), tuple(high))
+    bands = [mean_over_seeds([curve[step] for curve in curves], within=(0, 1)) for step in steps]
+    return Mean(tuple(steps), tuple(bands))
 
 
 def _mean(seeds: Sequence[_Seed]) -> Mean:
-    return mean_over_seeds([{each.step: each.accuracy for each in seed.points} for seed in seeds])
+    return mean_of([{each.step: each.accuracy for each in seed.points} for seed in seeds])
 
 
 def _draw(groups: Mapping[str, Sequence[_Seed]], evaluation: str, kind: str) -> bytes:
@@ -195,8 +150,10 @@ def _curve(axes: Axes, index: int, label: str, seeds: Sequence[_Seed], mean: Mea
         steps = [point.step for point in seed.points]
         accuracy = [point.accuracy for point in seed.points]
         axes.plot(steps, accuracy, color=colour, linewidth=0.7, alpha=0.35)
-    if mean.low:
-        axes.fill_between(mean.steps, mean.low, mean.high, color=colour, alpha=0.12, linewidth=0)
+    low = [band.low for band in mean.bands if band.low is not None]
+    high = [band.high for band in mean.bands if band.high is not None]
+    if low:
+        axes.fill_between(mean.steps, low, high, color=colour, alpha=0.12, linewidth=0)
     axes.plot(
         mean.steps,
         mean.accuracy,
@@ -280,6 +237,6 @@ def _caption(groups: Mapping[str, Sequence[_Seed]]) -> str:
         f"{first.num_problems} problems, {first.num_samples} sample"
         f"{'s' if first.num_samples > 1 else ''} each.  Thin: one seed.  Thick: mean over seeds."
     )
-    if any(len(seeds) >= MIN_SEEDS_FOR_BAND for seeds in groups.values()):
+    if any(len(seeds) >= MIN_SEEDS for seeds in groups.values()):
         caption += "  Band: 95 % t-interval over seeds (from 3 seeds on)."
     return caption

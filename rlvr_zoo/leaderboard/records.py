@@ -106,7 +106,12 @@ def read_records(folders: Sequence[Path], digest: str = "") -> Records:
             left_out.append(LeftOut(where=where, reason=reason))
         else:
             entries.append(entry)
-    _refuse_mixed(entries)
+    by_digest = {entry.record.protocol_digest: entry for entry in reversed(entries)}
+    if len(by_digest) > 1:
+        refuse_mixed(
+            [(entry.folder, entry.record) for entry in by_digest.values()],
+            f"; choose one with --digest: {', '.join(sorted(by_digest))}",
+        )
     for check in (_duplicates, _unmeasured, _unequal_budgets):
         bad = dict(check(entries))
         left_out += [LeftOut(where=entries[n].folder, reason=why) for n, why in bad.items()]
@@ -223,19 +228,17 @@ def _unusable(entry: Entry) -> str:
     return ""
 
 
-def _refuse_mixed(entries: Sequence[Entry]) -> None:
-    by_digest: dict[str, Entry] = {}
-    for entry in entries:
-        by_digest.setdefault(entry.record.protocol_digest, entry)
-    if len(by_digest) < 2:
-        return
-    first, second = list(by_digest.values())[:2]
-    fields = differences(first.record.protocol_settings, second.record.protocol_settings)
-    raise ConfigError(
-        f"{first.folder} and {second.folder} follow different protocols and cannot be in one"
-        f" table; they differ in {', '.join(fields[:8]) or 'the digest only'}; choose one with"
-        f" --digest: {', '.join(sorted(by_digest))}"
-    )
+def refuse_mixed(runs: Sequence[tuple[str, RunRecord]], way_out: str = "") -> None:
+    """Raises ConfigError where runs, each with its name, follow different protocols; it says in
+    which settings."""
+    (name, first), *others = runs
+    for other_name, other in others:
+        if other.protocol_digest != first.protocol_digest:
+            fields = differences(first.protocol_settings, other.protocol_settings)
+            raise ConfigError(
+                f"{name} and {other_name} follow different protocols and cannot be compared; they"
+                f" differ in {', '.join(fields[:8]) or 'the digest only'}{way_out}"
+            )
 
 
 def _duplicates(entries: Sequence[Entry]) -> Iterator[tuple[int, str]]:

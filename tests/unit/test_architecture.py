@@ -21,6 +21,7 @@ PACKAGES = ("rlvr_zoo", "rlvr_zoo_algorithms", "rlvr_zoo_benchmarks", "tests")
 
 ORDER = (
     {"cli", "__main__"},
+    {"compare"},
     {"leaderboard", "evaluate", "train", "testing"},
     {"plan"},
     {"rollout", "verify", "problems", "models", "track", "registry", "resolve", "checks", "launch"},
