@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rlvr_zoo import registry
-from rlvr_zoo.cli.run import quiet_transformers
 from rlvr_zoo.errors import ConfigError, GoldenError, RlvrZooError
+from rlvr_zoo.models.quiet import quiet_transformers
 from rlvr_zoo.testing.report import Finding
 
 

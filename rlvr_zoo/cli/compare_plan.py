@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from rlvr_zoo.cli.compare import with_before
-from rlvr_zoo.cli.run import quiet_transformers
 from rlvr_zoo.compare.comparison import Cell, cells_of
 from rlvr_zoo.compare.runner import standing
 from rlvr_zoo.leaderboard.power import MEASURED, TYPICAL, detectable_difference
+from rlvr_zoo.models.quiet import quiet_transformers
 from rlvr_zoo.plan import devices
 from rlvr_zoo.plan.cost import HOUR, cost
 from rlvr_zoo.plan.shape import load_shape

@@ -12,10 +12,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rlvr_zoo.cli.run import Flags, quiet_transformers
+from rlvr_zoo.cli.run import Flags
 from rlvr_zoo.config import RunConfig
 from rlvr_zoo.errors import ConfigError
 from rlvr_zoo.leaderboard.power import MEASURED, TYPICAL, detectable_difference
+from rlvr_zoo.models.quiet import quiet_transformers
 from rlvr_zoo.plan import devices as gpus
 from rlvr_zoo.plan.cost import UPDATE_UTILISATION, Cost, cost
 from rlvr_zoo.plan.devices import GIB, Devices

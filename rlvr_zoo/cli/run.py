@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ from rlvr_zoo.config import RunConfig
 from rlvr_zoo.errors import RunFolderError
 from rlvr_zoo.launch.report import rank
 from rlvr_zoo.launch.signals import EXIT_CODES, signal_of, terminable
+from rlvr_zoo.models.quiet import quiet_transformers
 from rlvr_zoo.resolve import merge, parse_set, read_file, resolve, resolve_again
 from rlvr_zoo.track.reader import CONFIG, RunReader
 
@@ -125,14 +125,3 @@ def load_quietly(say: Callable[[str], None]) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     say("[dim]loading torch and transformers ...[/dim]")
     quiet_transformers()
-
-
-def quiet_transformers() -> None:
-    """No progress bars but ours, and no word of torchao's, which transformers loads where it is."""
-    import torch  # sets up the loggers
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    for name in ("torchao", torch.utils._pytree.__name__):
-        getLogger(name).setLevel(ERROR)

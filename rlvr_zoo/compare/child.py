@@ -15,7 +15,9 @@ from pathlib import Path
 import yaml
 
 from rlvr_zoo.config import RunConfig
+from rlvr_zoo.errors import RlvrZooError
 from rlvr_zoo.evaluate.base import Standing
+from rlvr_zoo.launch.signals import EXIT_CODES, signal_of, terminable
 from rlvr_zoo.track.record import EvaluationRecord
 
 
@@ -92,22 +94,19 @@ def _follow(connection: Connection) -> None:
 
 
 def _alone(order: Order, connection: Connection) -> int:
-    from rlvr_zoo.cli.run import interruptible, quiet_transformers
-    from rlvr_zoo.errors import RlvrZooError
-    from rlvr_zoo.launch.signals import EXIT_CODES
+    from rlvr_zoo.models.quiet import quiet_transformers
     from rlvr_zoo.train.setup import execute
 
     quiet_transformers()
-
-    def run() -> int:
-        record = execute(order.config, order.path, order.resume, Relay(connection))
-        return EXIT_CODES[record.error] if record.status == "interrupted" else 0
-
     try:
-        return interruptible(run, lambda: "")
+        with terminable():
+            record = execute(order.config, order.path, order.resume, Relay(connection))
+    except KeyboardInterrupt as error:
+        return EXIT_CODES[signal_of(error)]
     except RlvrZooError as error:
         print(f"rlvr-zoo: {error}", flush=True)
         return 2
+    return EXIT_CODES[record.error] if record.status == "interrupted" else 0
 
 
 def _launched(order: Order) -> int:

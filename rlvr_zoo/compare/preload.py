@@ -1,6 +1,6 @@
 """What the server that forks runs imports once; it says nothing, and touches no GPU."""
 
-from rlvr_zoo.cli.run import quiet_transformers
+from rlvr_zoo.models.quiet import quiet_transformers
 
 quiet_transformers()
 
