@@ -63,6 +63,11 @@ class Panel:
         """A line, above the bars."""
         self._console.print(text, soft_wrap=True)
 
+    def skipped(self, cell: Cell) -> None:
+        self._left -= 1
+        self._progress.advance(self._all)
+        self.say(f"{escape(cell.name)}: is run elsewhere")
+
     def started(self, cell: Cell, resumed: bool) -> None:
         total = cell.config.train.max_steps
         self._tasks[cell.name] = self._progress.add_task(escape(cell.name), total=total)

@@ -28,6 +28,8 @@ Result = Literal["done", "failed", "interrupted"]
 class Watcher(Protocol):
     """Shows a person how it goes."""
 
+    def skipped(self, cell: Cell) -> None: ...
+
     def started(self, cell: Cell, resumed: bool) -> None: ...
 
     def at_step(self, cell: Cell, step: int) -> None: ...
@@ -104,14 +106,19 @@ class Runner:
             while waiting or self._running:
                 while waiting and self._free:
                     self._start(waiting.popleft())
-                self._wait()
+                if self._running:
+                    self._wait()
         except KeyboardInterrupt:
             self._stop()
             raise
 
     def _start(self, cell: Cell) -> None:
+        found = standing(cell)
+        if found in ("busy", "done"):  # by now: another machine may share the folder
+            self._watcher.skipped(cell)
+            return
+        resume = found == "begun"
         gpus = self._free.pop(0)
-        resume = standing(cell) == "begun"
         mine, theirs = self._context.Pipe()
         order = Order(
             config=cell.config,

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from rlvr_zoo.compare.comparison import (
+    Cell,
     cells_of,
     grid,
     identify,
@@ -15,9 +16,10 @@ from rlvr_zoo.compare.comparison import (
     select,
 )
 from rlvr_zoo.compare.knobs import parse_knobs
-from rlvr_zoo.compare.runner import Slots, standing
+from rlvr_zoo.compare.runner import Runner, Slots, standing
 from rlvr_zoo.errors import ConfigError, NotFoundError, RunFolderError
 from rlvr_zoo.track.comparison import Comparison, Entrant
+from rlvr_zoo.track.folder import RunFolder
 
 from .conftest import finish
 
@@ -163,6 +165,31 @@ def test_what_is_done_is_known_and_another_run_is_not_taken_for_it(tmp_path: Pat
     longer = cells_of(comparison(base={**BASE, "train": {"max_steps": 9}}), tmp_path)[0]
     with pytest.raises(RunFolderError, match=r"another .*train\.max_steps"):
         standing(longer)
+
+
+def test_a_run_that_another_process_holds_is_left_to_it(tmp_path: Path) -> None:
+    (popo, *_) = cells_of(comparison(), tmp_path)
+    finish(popo, status="running")
+    watcher = Skipping()
+    with RunFolder.open(popo.path):
+        assert standing(popo) == "busy"
+        Runner(Slots(((),)), watcher).run([popo])
+    assert watcher.names == ["popo seed 0"]
+
+
+class Skipping:
+    """Nothing may start."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def skipped(self, cell: Cell) -> None:
+        self.names.append(cell.name)
+
+    def started(self, cell: Cell, resumed: bool) -> None:
+        raise AssertionError(cell.name)
+
+    at_step = ended = cast(Any, started)
 
 
 def test_gpus_are_shared_out_in_whole_parts() -> None:
