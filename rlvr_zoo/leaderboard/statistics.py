@@ -299,7 +299,7 @@ def one_run_each(correct_a: int, correct_b: int, num_problems: int) -> OneRunEac
     """
     from scipy.stats import fisher_exact
 
-    table = [[each, num_problems - each] for each in (correct_a, correct_b)]
+    table = np.array([[each, num_problems - each] for each in (correct_a, correct_b)])
     a, b = correct_a / num_problems, correct_b / num_problems
     (low_a, high_a), (low_b, high_b) = (
         wilson_interval(each, num_problems) for each in (correct_a, correct_b)

@@ -59,7 +59,7 @@ def toy(folder: Path) -> Path:
 
 def test_every_task_is_registered_under_its_name_and_nothing_else_is() -> None:
     manager = TaskManager(include_path=str(TASKS), include_defaults=False)
-    assert set(manager.all_tasks) == {*SUITES, "micro", "rlvr_math"}
+    assert set(manager.all_tasks) == {*SUITES, "micro", "micro-hard", "rlvr_math"}
     points = entry_points(group="rlvr_zoo.suites")
     ours = {point.name for point in points if point.value == "rlvr_zoo_benchmarks:TASKS"}
     assert ours == set(manager.all_tasks)

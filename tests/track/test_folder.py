@@ -167,7 +167,6 @@ def test_a_full_disk_costs_the_line_and_not_the_file(
 def test_importing_track_loads_neither_torch_nor_mlflow() -> None:
     code = (
         "import sys, rlvr_zoo.track.folder, rlvr_zoo.track.mirror, rlvr_zoo.track.mlflow\n"
-        "import rlvr_zoo.leaderboard.curves\n"
         "from rlvr_zoo.track.provenance import versions, hardware, code\n"
         "versions(), hardware(), code()\n"
         "print({'torch', 'mlflow', 'matplotlib', 'scipy'} & set(sys.modules))"
