@@ -25,6 +25,11 @@ def test_suites_are_inside() -> None:
         assert tasks.joinpath(suite, "manifest.csv").is_file()
 
 
+def test_the_leaderboards_page_is_inside() -> None:
+    page = files("rlvr_zoo.leaderboard").joinpath("page")
+    assert {"index.html", "style.css", "main.js"} <= {each.name for each in page.iterdir()}
+
+
 def test_entry_points_lead_somewhere() -> None:
     points = distribution("rlvr-zoo").entry_points
     assert {point.group for point in points} >= {
