@@ -35,7 +35,8 @@ class Backend:
         precision: Literal["fp32", "bf16"],
         parallel: Literal["auto", "ddp", "fsdp"] = "auto",
     ) -> None:
-        """`auto` shards where `accelerate launch` was told to.
+        """`auto` shards where `accelerate launch` was told to; else models stay whole, unless
+        `self.parallel` is decided before one is placed.
 
         Raises ConfigError where fewer processes came together than were launched.
         """
@@ -55,8 +56,7 @@ class Backend:
                 " start them with --num-processes, torchrun, or accelerate launch on GPUs"
             )
         told = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
-        wanted = parallel == "fsdp" or (parallel == "auto" and told)
-        self.is_sharded = wanted and self.world_size > 1
+        self.parallel = "fsdp" if told and parallel == "auto" else parallel
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
 
     @property
@@ -75,6 +75,11 @@ class Backend:
     def is_main(self) -> bool:
         """True on the one process that writes files."""
         return self.rank == 0
+
+    @property
+    def is_sharded(self) -> bool:
+        """True where each rank holds a part of every model."""
+        return self.parallel == "fsdp" and self.world_size > 1
 
     @property
     def compute(self) -> Compute:
@@ -165,6 +170,13 @@ class Backend:
     def broadcast(self, value: T) -> T:
         """The main process's value, on every rank."""
         return self.gather(value)[0]
+
+    def gpu_memory_bytes(self) -> int:
+        """What the smallest GPU of all ranks has in all, the same on every rank; 0 without GPUs."""
+        mine = 0
+        if self.device.type == "cuda":
+            mine = torch.cuda.get_device_properties(self.device).total_memory
+        return min(self.gather(mine))
 
     def gpu_names(self) -> list[str]:
         """Accelerators in use, by name."""
