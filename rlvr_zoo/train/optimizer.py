@@ -118,7 +118,8 @@ class OffloadedAdamW(torch.optim.AdamW):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Moments stay on the host, where Optimizer would put them beside their parameters."""
-        load_state(self, state_dict)
+        untouched: dict[int, Any] = {number: {} for number in range(len(_parameters(self)))}
+        load_state(self, {"state": untouched | state_dict["state"]})
 
 
 # ------------------------------------------------------------------------------- to a file and back
@@ -126,17 +127,17 @@ class OffloadedAdamW(torch.optim.AdamW):
 
 @torch.no_grad()
 def state_of(optimizer: torch.optim.Optimizer, keep: bool = True) -> dict[str, Any]:
-    """Steps and moments of whole parameters, numbered as in `param_groups`, for `torch.save`.
+    """Steps and moments of whole parameters, numbered as in `param_groups`, for `torch.save`; a
+    parameter that no gradient has reached yet has an empty entry.
 
     To be called on every rank, as sharded ones are gathered, one at a time; ranks that do not
     `keep` them get an empty state.  What is not sharded is the optimizer's own tensor, no copy.
     """
     found: dict[int, dict[str, Any]] = {}
     for number, parameter in enumerate(_parameters(optimizer)):
-        for name, value in optimizer.state.get(parameter, {}).items():
-            whole = _whole(value, parameter)
-            if keep:
-                found.setdefault(number, {})[name] = whole
+        values = {n: _whole(v, parameter) for n, v in optimizer.state.get(parameter, {}).items()}
+        if keep:
+            found[number] = values
     return {"state": found}
 
 
@@ -146,22 +147,37 @@ def load_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> No
     8-bit blocks across which parameters are now cut: these are rounded once.
 
     Tensors are best loaded to the CPU (`map_location`), where each rank takes its part.  Raises
-    ValueError for a state of other parameters.
+    ValueError for a state of other parameters, or of too few; the optimizer is then as it was.
     """
     parameters = _parameters(optimizer)
     saved: Mapping[int, Mapping[str, Any]] = state["state"]
-    for number, values in saved.items():
-        shapes = {_shape(values[name]) for name in MOMENTS}
-        if not number < len(parameters) or shapes != {parameters[number].shape}:
-            raise ValueError(f"the optimizer's state {number} is of another parameter")
+    _refuse_others(saved, parameters)
     optimizer.state.clear()
-    for number, values in saved.items():
-        parameter = parameters[number]
+    for number, parameter in enumerate(parameters):
+        if not (values := saved[number]):
+            continue
         mine: dict[str, Tensor] = {"step": _step(optimizer, values["step"], parameter)}
         for name in MOMENTS:
             mine[name] = _new_moment(optimizer, name, parameter)
             _local(mine[name]).copy_(_part(values[name], name, parameter))
         optimizer.state[parameter] = mine
+
+
+def _refuse_others(
+    saved: Mapping[int, Mapping[str, Any]], parameters: Sequence[nn.Parameter]
+) -> None:
+    numbers = set(range(len(parameters)))
+    if numbers != saved.keys():
+        raise ValueError(
+            f"the optimizer's state lacks {len(numbers - saved.keys())} of {len(parameters)}"
+            f" parameters and has {len(saved.keys() - numbers)} others"
+        )
+    for number, parameter in enumerate(parameters):
+        values = saved[number]
+        if values and values.keys() != {"step", *MOMENTS}:
+            raise ValueError(f"the optimizer's state {number} has {sorted(values)}")
+        if any(_shape(values[name]) != parameter.shape for name in MOMENTS if values):
+            raise ValueError(f"the optimizer's state {number} is of another parameter")
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
