@@ -168,7 +168,7 @@ class TrainConfig:
     """Optimizer steps that a rollout batch is split into, by whole groups."""
     epochs: int = 1
     """Times that a rollout batch is gone through."""
-    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    parallel: Literal["auto", "ddp", "fsdp", "deepspeed"] = "auto"
     """How processes share the models: each holds all of them (`ddp`), or a part of every layer
     (`fsdp`, FSDP2); `auto`: as `accelerate launch` was told, else `fsdp` on GPUs that whole models
     do not fit, and `ddp`.  Rounding only."""

@@ -60,3 +60,18 @@ def test_whole_models_that_were_asked_for_stay_refused() -> None:
 def test_without_gpus_nothing_is_decided() -> None:
     ranks: Any = Ranks("auto", 2, 0)
     assert fit(configured("popo"), ranks) == [] and ranks.parallel == "auto"
+
+
+def test_the_plan_takes_deepspeed_for_fsdp() -> None:
+    assert fitted("deepspeed", "h100x8") == ("deepspeed", [])
+    with pytest.raises(ConfigError, match="of each GPU"):
+        fitted("deepspeed", "rtx3090x2")
+
+
+def test_deepspeed_with_8_bit_moments_is_refused() -> None:
+    config = configured("popo", "optimizer.moments=8bit")
+    two: Any = Ranks("deepspeed", 2, 0)
+    with pytest.raises(ConfigError, match=r"train\.parallel=fsdp, or optimizer\.moments=fp32"):
+        fit(config, two)
+    one: Any = Ranks("deepspeed", 1, 0)
+    assert fit(config, one) == []

@@ -25,6 +25,8 @@ CPU = torch.device("cpu")
 SHAPES = ((128, 64), (31, 256), (70, 3), (64,))
 """The first two have 8-bit moments; of two ranks, only one could have them of the second."""
 KINDS = ("fp32", "8bit", "offload")
+HELD = [*(("fsdp", kind) for kind in KINDS), ("parts", "fp32"), ("parts", "offload")]
+"""How two ranks hold parameters, and their moments."""
 HAS_TORCHAO = find_spec("torchao") is not None
 CONFIG: dict[str, Any] = {"lr": 1e-2, "weight_decay": 0.1}
 
@@ -205,7 +207,7 @@ def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyP
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two ranks of FSDP2 saved after three steps, after six, and after six when resumed."""
+    """What two ranks saved after three steps, after six, and after six when resumed."""
     folder = tmp_path_factory.mktemp("ranks")
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone",
@@ -217,13 +219,13 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_two_ranks_of_fsdp_go_on_where_they_were(kind: str, two_ranks: Path) -> None:
+@pytest.mark.parametrize(("way", "kind"), HELD)
+def test_two_ranks_go_on_where_they_were(way: str, kind: str, two_ranks: Path) -> None:
     """Bit for bit; and where one process ends, or one that goes on from what the two saved."""
     if kind == "8bit" and not HAS_TORCHAO:
         pytest.skip("torchao is not installed")
     half, straight, end = (
-        torch.load(two_ranks / f"{part}-{kind}.pt", weights_only=True)
+        torch.load(two_ranks / f"{part}-{way}-{kind}.pt", weights_only=True)
         for part in ("half", "straight", "resumed")
     )
     for through, resumed in zip(straight["weights"], end["weights"], strict=True):
