@@ -25,7 +25,7 @@ def shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype) -> None:
         reduce_dtype=torch.float32,
         cast_forward_inputs=False,  # masks count tokens, which bf16 does up to 256 only
     )
-    parts = [*_layers(module), module]
+    parts = [*blocks(module), module]
     for part in parts:
         fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     for part in parts:
@@ -34,7 +34,7 @@ def shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype) -> None:
         part.set_force_sum_reduction_for_comms(True)  # gloo knows no other
 
 
-def _layers(module: nn.Module) -> list[nn.Module]:
+def blocks(module: nn.Module) -> list[nn.Module]:
     """The blocks that transformers says must not be split: these are gathered one at a time."""
     names: set[str] = set()
     for each in module.modules():

@@ -18,6 +18,7 @@ from rlvr_zoo.errors import ConfigError
 from rlvr_zoo.train.extras import optional
 from rlvr_zoo.train.network import Network, reads_weight
 from rlvr_zoo.train.part import Part, part_of
+from rlvr_zoo.train.sharding import blocks
 
 SETTING = "train.parallel=deepspeed"
 _ACCELERATE = "ACCELERATE_DEEPSPEED_"
@@ -75,8 +76,17 @@ class Zero:
         _own_weights(module)
         for buffer in module.buffers():
             buffer.data = buffer.data.to(self._device)
-        # weights go as soon as they were used: DeepSpeed would keep 10^9 of them for their next use
-        held = self._hold(module, None, None, param_persistence_threshold=0, max_reuse_distance=0)
+        layer = max((_size(each) for each in blocks(module)), default=0)
+        # as FSDP2 does: the present layer and the next are gathered, and what is outside of layers
+        held = self._hold(
+            module,
+            None,
+            None,
+            prefetch_bucket_size=layer,
+            max_live_parameters=2 * layer + _size(module) - sum(map(_size, blocks(module))),
+            max_reuse_distance=0,
+            param_persistence_threshold=0,
+        )
         self._held.append(held)
         for parameter in head.parameters() if head is not None else ():
             self._deepspeed.zero.register_external_parameter(module, parameter)
@@ -104,6 +114,10 @@ def _own_weights(module: nn.Module) -> None:
                 if id(parameter) not in copies:
                     copies[id(parameter)] = nn.Parameter(part.gathered(part), part.requires_grad)
                 setattr(owner, name, copies[id(parameter)])
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _hand_over(parameter: Tensor) -> None:
