@@ -22,8 +22,14 @@ from rlvr_zoo.train.sharding import blocks
 
 SETTING = "train.parallel=deepspeed"
 _ACCELERATE = "ACCELERATE_DEEPSPEED_"
-_FOLLOWED = {"ZERO_STAGE": "3", "OFFLOAD_PARAM_DEVICE": "none", "OFFLOAD_OPTIMIZER_DEVICE": "none"}
-"""What `accelerate launch` may ask of DeepSpeed, by its variables' names."""
+_OFFLOAD = "take optimizer.moments=offload, or more GPUs"
+_FOLLOWED = (
+    ("ZERO_STAGE", "2", "3", "stage 3 shards all that the others do"),
+    ("OFFLOAD_OPTIMIZER_DEVICE", "none", "none", _OFFLOAD),
+    ("OFFLOAD_PARAM_DEVICE", "none", "none", _OFFLOAD),
+)
+"""What `accelerate launch` asks of DeepSpeed: a variable's name, what it is if not set, what it
+must be, and why or what else."""
 
 
 def refuse_other_settings() -> None:
@@ -33,12 +39,11 @@ def refuse_other_settings() -> None:
             "accelerate's deepspeed_config_file is not read; set zero_stage: 3 in its place, and"
             " the rest as settings of the run"
         )
-    for name, only in _FOLLOWED.items():
-        found = os.environ.get(_ACCELERATE + name, only)
+    for name, unset, only, why in _FOLLOWED:
+        found = os.environ.get(_ACCELERATE + name, unset)
         if found != only:
             raise ConfigError(
-                f"accelerate's configuration says {name.lower()}: {found}, but the trainer speaks"
-                f" {only} only; optimizer.moments=offload moves moments to the host"
+                f"accelerate's configuration says {name.lower()}: {found}; set {only} there ({why})"
             )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.resources import files
 
 import pytest
 
@@ -11,7 +12,12 @@ from rlvr_zoo.train.backend import Backend
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("ZERO_STAGE", "2"), ("OFFLOAD_PARAM_DEVICE", "cpu"), ("CONFIG_FILE", "ds.json")],
+    [
+        ("ZERO_STAGE", "2"),
+        ("OFFLOAD_PARAM_DEVICE", "cpu"),
+        ("OFFLOAD_OPTIMIZER_DEVICE", "nvme"),
+        ("CONFIG_FILE", "ds.json"),
+    ],
 )
 def test_what_deepspeed_is_not_asked_to_do_here_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
@@ -19,8 +25,33 @@ def test_what_deepspeed_is_not_asked_to_do_here_is_refused(
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
     monkeypatch.setenv(f"ACCELERATE_DEEPSPEED_{name}", value)
-    with pytest.raises(ConfigError, match=r"accelerate's .*(zero_stage|offload_param|config_file)"):
+    with pytest.raises(ConfigError, match=rf"accelerate's .*{name.lower()}.*; set "):
         Backend("fp32")
+
+
+def test_an_unset_stage_is_accelerate_s_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.delenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", raising=False)
+    with pytest.raises(ConfigError, match=r"zero_stage: 2; set 3"):
+        Backend("fp32")
+
+
+def test_the_ready_configuration_asks_for_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_deepspeed_cmd_env
+
+    path = files("rlvr_zoo") / "presets/launch/8gpu-deepspeed.yaml"
+    given = launch_command_parser().parse_args(["--config_file", str(path), "-m", "rlvr_zoo"])
+    args, _, _ = _validate_launch_command(given)
+    args.deepspeed_fields_from_accelerate_config = ""  # a list that the command makes
+    _, environment = prepare_deepspeed_cmd_env(args)
+    for name, value in environment.items():
+        if "DEEPSPEED" in name:
+            monkeypatch.setenv(name, value)
+    assert environment["ACCELERATE_USE_DEEPSPEED"] == "true"
+    monkeypatch.setattr("rlvr_zoo.train.backend.Accelerator", lambda **settings: None)
+    monkeypatch.setattr(Backend, "world_size", 1)
+    assert Backend("fp32").parallel == "deepspeed"
 
 
 def test_a_missing_deepspeed_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
