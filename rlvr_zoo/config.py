@@ -176,9 +176,10 @@ class TrainConfig:
     """Optimizer steps that a rollout batch is split into, by whole groups."""
     epochs: int = 1
     """Times that a rollout batch is gone through."""
-    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    parallel: Literal["auto", "ddp", "fsdp", "deepspeed"] = "auto"
     """How processes share the models: each holds all of them (`ddp`), or a part of every layer
-    (`fsdp`, FSDP2); `auto`: as `accelerate launch` was told, else `ddp`.  Rounding only."""
+    (`fsdp`, FSDP2; `deepspeed`, ZeRO-3); `auto`: as `accelerate launch` was told, else `fsdp` on
+    GPUs that whole models do not fit, and `ddp`.  Rounding only."""
     micro_batch_tokens: int = 16_384
     """Tokens, padding included, in one forward pass of one process; changes results by rounding
     only.  Halved, and the step repeated, where a GPU's memory does not suffice for whole models."""

@@ -125,19 +125,46 @@ def _needed(changes: Sequence[Change], fits: Callable[[Sequence[Change]], bool])
     return needed
 
 
+def settled(
+    config: RunConfig, shape: ModelShape, world_size: int, gpu_memory_bytes: int
+) -> tuple[RunConfig, str]:
+    """The configuration with `train.parallel=auto` decided, and a line that says why, if any.
+
+    Models stay whole where these would not be refused, since ranks then meet once a step only;
+    else they are sharded.  A pure function, so that all ranks decide alike from the same memory,
+    in bytes, of their smallest GPU.
+    """
+    whole = with_setting(config, "train.parallel", "ddp")
+    if world_size == 1:
+        return whole, ""
+    if config.train.parallel != "auto":
+        return config, ""
+    needed = estimate(_least(whole, shape), shape, world_size, gpu_memory_bytes).total_bytes
+    if needed <= gpu_memory_bytes:
+        return whole, ""
+    return with_setting(config, "train.parallel", "fsdp"), (
+        f"train.parallel=fsdp: whole models would need {needed / GIB:.1f} GiB of each GPU, the"
+        f" smallest of which has {gpu_memory_bytes / GIB:.1f}"
+    )
+
+
+def _least(config: RunConfig, shape: ModelShape) -> RunConfig:
+    """With the smallest micro-batches that the run could go on with: out of memory halves those of
+    whole models while training."""
+    if config.train.parallel == "fsdp":
+        return config
+    smallest = min(config.train.micro_batch_tokens, work_of(config, shape).row_tokens)
+    return with_setting(config, "train.micro_batch_tokens", smallest)
+
+
 def refuse_if_too_big(
     config: RunConfig, shape: ModelShape, world_size: int, gpu_memory_bytes: int
 ) -> None:
     """Raises ConfigError, in one line with the plan's numbers, where the run cannot fit.
 
     For GPUs only, and before weights are loaded.  `gpu_memory_bytes` is one GPU's total memory.
-    Micro-batches of whole models may be halved while training, so that the smallest ones decide.
     """
-    least = config
-    if config.train.parallel != "fsdp":
-        smallest = min(config.train.micro_batch_tokens, work_of(config, shape).row_tokens)
-        least = with_setting(config, "train.micro_batch_tokens", smallest)
-    plan = estimate(least, shape, world_size, gpu_memory_bytes)
+    plan = estimate(_least(config, shape), shape, world_size, gpu_memory_bytes)
     if plan.total_bytes <= gpu_memory_bytes:
         return
     parts = sorted(as_table(plan), key=lambda part: -part[1])

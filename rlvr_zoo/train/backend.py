@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -16,10 +16,16 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from rlvr_zoo.errors import ConfigError
 from rlvr_zoo.rollout.base import Compute
+from rlvr_zoo.train.part import clip_parts
 from rlvr_zoo.train.ranks import timeout
 from rlvr_zoo.train.sharding import shard, whole
 
+if TYPE_CHECKING:
+    from rlvr_zoo.train.zero import Zero
+
 T = TypeVar("T")
+Parallel = Literal["auto", "ddp", "fsdp", "deepspeed"]
+_DEEPSPEED, _FSDP = "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"
 
 
 class Backend:
@@ -27,37 +33,41 @@ class Backend:
 
     Every rank holds the whole step batch, small as it is next to a model, and works on its share.
     Models are whole on every rank, whose gradients are added up after the last micro-batch of a
-    step; or sharded (FSDP2), and then every rank must run every forward and backward pass.
+    step; or sharded (FSDP2, DeepSpeed), and then every rank must run every forward and backward
+    pass.
     """
 
     def __init__(
         self,
         precision: Literal["fp32", "bf16"],
-        parallel: Literal["auto", "ddp", "fsdp"] = "auto",
+        parallel: Parallel = "auto",
     ) -> None:
-        """`auto` shards where `accelerate launch` was told to.
+        """`auto` shards where `accelerate launch` was told to; else models stay whole, unless
+        `self.parallel` is decided before one is placed.
 
-        Raises ConfigError where fewer processes came together than were launched.
+        Raises ConfigError where fewer processes came together than were launched, or deepspeed is
+        asked for and missing.
         """
-        if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
-            raise ConfigError(
-                "accelerate's configuration says DeepSpeed, which the trainer does not speak; set"
-                " distributed_type: FSDP there, which shards the same things"
-            )
+        told = os.environ.pop(_DEEPSPEED, "")  # accelerate would begin a DeepSpeed engine
         self._accelerator = Accelerator(  # precision is `autocast`'s and the shards' matter
             cpu=not torch.cuda.is_available(),
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout())],
         )
+        if told:
+            os.environ[_DEEPSPEED] = told
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         if launched != self.world_size:
             raise ConfigError(
                 f"{launched} processes were launched, but {self.world_size} came together;"
                 " start them with --num-processes, torchrun, or accelerate launch on GPUs"
             )
-        told = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
-        wanted = parallel == "fsdp" or (parallel == "auto" and told)
-        self.is_sharded = wanted and self.world_size > 1
+        self.parallel: Parallel = _told() if parallel == "auto" else parallel
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self._zero: Zero | None = None
+        if self.parallel == "deepspeed" and self.is_sharded:
+            from rlvr_zoo.train.zero import Zero
+
+            self._zero = Zero(self.device)
 
     @property
     def device(self) -> torch.device:
@@ -77,10 +87,15 @@ class Backend:
         return self.rank == 0
 
     @property
+    def is_sharded(self) -> bool:
+        """True where each rank holds a part of every model."""
+        return self.parallel in ("fsdp", "deepspeed") and self.world_size > 1
+
+    @property
     def compute(self) -> Compute:
         """What a rollout engine may know of the forward passes here."""
         return Compute(
-            autocast=self.autocast,
+            autocast=nullcontext if self.is_sharded else self.autocast,  # a copy is in `dtype`
             dtype=self._dtype,
             device=self.device,
             is_sharded=self.is_sharded,
@@ -93,14 +108,22 @@ class Backend:
     def place(self, module: nn.Module, full_precision: bool = False) -> None:
         """Moves the module to this rank's device, or this rank's part of it; `full_precision` for
         one that is not called within `autocast`."""
-        if self.is_sharded:
+        if self._zero is not None:
+            self._zero.shard(module)
+        elif self.is_sharded:
             shard(module, self._mesh, torch.float32 if full_precision else self._dtype)
         else:
             module.to(self.device)
 
+    def rest(self) -> None:
+        """To be called after every backward pass, on every rank."""
+        if self._zero is not None:
+            self._zero.rest()
+
     def autocast(self) -> AbstractContextManager[None]:
         """The context of a forward pass: of fp32 weights in the run's precision."""
-        enabled = self._dtype != torch.float32 and not self.is_sharded
+        by_fsdp = self.is_sharded and self._zero is None  # which rounds what it gathers
+        enabled = self._dtype != torch.float32 and not by_fsdp
         return torch.autocast(self.device.type, dtype=self._dtype, enabled=enabled)
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
@@ -119,7 +142,8 @@ class Backend:
     def clip(self, parameters: Sequence[nn.Parameter], max_norm: float) -> float:
         """Scales the gradients down to a 2-norm (0: leaves them), and returns what it was."""
         bound = max_norm if max_norm > 0 else float("inf")
-        return float(whole(nn.utils.clip_grad_norm_(parameters, bound)))
+        clip = nn.utils.clip_grad_norm_ if self._zero is None else clip_parts
+        return float(whole(clip(parameters, bound)))
 
     def shard(self, items: Sequence[T]) -> list[T]:
         """This rank's share: every world_size-th item."""
@@ -166,8 +190,25 @@ class Backend:
         """The main process's value, on every rank."""
         return self.gather(value)[0]
 
+    def gpu_memory_bytes(self) -> int:
+        """What the smallest GPU of all ranks has in all, the same on every rank; 0 without GPUs."""
+        mine = 0
+        if self.device.type == "cuda":
+            mine = torch.cuda.get_device_properties(self.device).total_memory
+        return min(self.gather(mine))
+
     def gpu_names(self) -> list[str]:
         """Accelerators in use, by name."""
         if self.device.type != "cuda":
             return []
         return [torch.cuda.get_device_name(self.device)] * self.world_size
+
+
+def _told() -> Parallel:
+    """How `accelerate launch` was told to hold models."""
+    if os.environ.get(_DEEPSPEED, "").lower() == "true":
+        from rlvr_zoo.train.zero import refuse_other_settings
+
+        refuse_other_settings()
+        return "deepspeed"
+    return "fsdp" if os.environ.get(_FSDP, "").lower() == "true" else "auto"

@@ -69,6 +69,7 @@ class Snapshot:
     optimizer: dict[str, Any]
 
 
+@torch.no_grad()
 def snapshot(learner: Learner, is_main: bool = True) -> Snapshot:
     """Gathers a learner's tensors; called on every rank, and empty on all but the main one.
 
@@ -78,7 +79,7 @@ def snapshot(learner: Learner, is_main: bool = True) -> Snapshot:
     def kept(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
         found = {}
         for name, tensor in named:
-            gathered = whole(tensor.detach())
+            gathered = whole(tensor).detach()
             if is_main:
                 found[name] = gathered.cpu()
         return found

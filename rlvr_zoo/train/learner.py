@@ -23,6 +23,7 @@ from rlvr_zoo.train.optimizer import make_optimizer, set_lr
 from rlvr_zoo.train.recompute import recompute_activations
 from rlvr_zoo.train.rows import Rows, micro_batches
 from rlvr_zoo.train.schedule import learning_rate
+from rlvr_zoo.train.sharding import moved, shape_of
 
 T = TypeVar("T")
 
@@ -63,7 +64,7 @@ class Learner:
         for name, module in self.modules.items():
             backend.place(module, full_precision=name == "head")
         self.parameters = [
-            parameter
+            moved(parameter)
             for module in self.modules.values()
             for parameter in module.parameters()
             if parameter.requires_grad
@@ -88,7 +89,7 @@ class Learner:
         """Parameters of every model that is held, by name."""
         sizes = {name: own(module).values() for name, module in self.modules.items()}
         sizes["policy"] = dict(self.policy.named_parameters()).values()
-        return {name: sum(p.numel() for p in each) for name, each in sizes.items()}
+        return {name: sum(shape_of(p).numel() for p in each) for name, each in sizes.items()}
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """The policy's, as rollout engines take them; gone through on every rank."""
@@ -260,6 +261,7 @@ class Learner:
         for cut, weight in self._share(active, rows):
             loss, metrics = self._loss(rows.take(cut), targets, cut, total)
             (loss * weight).backward()
+            self._backend.rest()
             for name, value in {"train/loss": loss, **metrics}.items():
                 sums[name] = sums.get(name, 0.0) + value.detach() * weight
         return sums

@@ -81,7 +81,7 @@ class Network(nn.Module):
         temperature: float,
     ) -> dict[Output, Tensor]:
         head = self.lm.get_output_embeddings()
-        if type(head) is nn.Linear and "forward" not in vars(head):
+        if reads_weight(head):
             logp_M, entropy_M = token_logp_and_entropy(
                 hidden_MD,
                 head.weight,
@@ -96,6 +96,11 @@ class Network(nn.Module):
                 head, hidden_MD, target_M, temperature, entropy, self.logits_tokens
             )
         return {"logp": logp_M} if entropy_M is None else {"logp": logp_M, "entropy": entropy_M}
+
+
+def reads_weight(head: nn.Module) -> bool:
+    """Is the head a plain linear map, whose weight is read and which is never called?"""
+    return type(head) is nn.Linear and "forward" not in vars(head)
 
 
 def _by_chunks(

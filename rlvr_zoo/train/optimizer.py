@@ -13,6 +13,8 @@ from torch.optim.adamw import adamw
 from rlvr_zoo.config import OptimizerConfig
 from rlvr_zoo.errors import ConfigError
 from rlvr_zoo.train.extras import optional
+from rlvr_zoo.train.part import Part
+from rlvr_zoo.train.sharding import local, shape_of
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -26,8 +28,11 @@ def make_optimizer(
     to go to the host and there is no GPU, or torchao is missing.
     """
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [p for p in parameters if len(shape_of(p)) > 1],
+            "weight_decay": config.weight_decay,
+        },
+        {"params": [p for p in parameters if len(shape_of(p)) <= 1], "weight_decay": 0.0},
     ]
     settings: dict[str, Any] = {
         "lr": config.lr,
@@ -85,7 +90,7 @@ class OffloadedAdamW(torch.optim.AdamW):
 
     def _update(self, parameter: nn.Parameter, group: Mapping[str, Any]) -> None:
         state = self.state[parameter]
-        weight, grad = _local(parameter), _local(cast(Tensor, parameter.grad))
+        weight, grad = local(parameter), local(cast(Tensor, parameter.grad))
         if not state:
             state["step"] = torch.zeros((), device=weight.device)
             state |= {name: self.new_moment(name, parameter) for name in MOMENTS}
@@ -112,13 +117,14 @@ class OffloadedAdamW(torch.optim.AdamW):
 
     def new_moment(self, name: str, parameter: Tensor) -> Tensor:
         """Zeros for this rank's part of a moment, pinned where a GPU reads them."""
-        local = _local(parameter)
-        pinned = local.device.type == "cuda"
-        return torch.zeros(local.shape, dtype=local.dtype, pin_memory=pinned)
+        mine = local(parameter)
+        pinned = mine.device.type == "cuda"
+        return torch.zeros(mine.shape, dtype=mine.dtype, pin_memory=pinned)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Moments stay on the host, where Optimizer would put them beside their parameters."""
-        load_state(self, state_dict)
+        untouched: dict[int, Any] = {number: {} for number in range(len(_parameters(self)))}
+        load_state(self, {"state": untouched | state_dict["state"]})
 
 
 # ------------------------------------------------------------------------------- to a file and back
@@ -126,17 +132,17 @@ class OffloadedAdamW(torch.optim.AdamW):
 
 @torch.no_grad()
 def state_of(optimizer: torch.optim.Optimizer, keep: bool = True) -> dict[str, Any]:
-    """Steps and moments of whole parameters, numbered as in `param_groups`, for `torch.save`.
+    """Steps and moments of whole parameters, numbered as in `param_groups`, for `torch.save`; a
+    parameter that no gradient has reached yet has an empty entry.
 
     To be called on every rank, as sharded ones are gathered, one at a time; ranks that do not
     `keep` them get an empty state.  What is not sharded is the optimizer's own tensor, no copy.
     """
     found: dict[int, dict[str, Any]] = {}
     for number, parameter in enumerate(_parameters(optimizer)):
-        for name, value in optimizer.state.get(parameter, {}).items():
-            whole = _whole(value, parameter)
-            if keep:
-                found.setdefault(number, {})[name] = whole
+        values = {n: _whole(v, parameter) for n, v in optimizer.state.get(parameter, {}).items()}
+        if keep:
+            found[number] = values
     return {"state": found}
 
 
@@ -146,50 +152,64 @@ def load_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> No
     8-bit blocks across which parameters are now cut: these are rounded once.
 
     Tensors are best loaded to the CPU (`map_location`), where each rank takes its part.  Raises
-    ValueError for a state of other parameters.
+    ValueError for a state of other parameters, or of too few; the optimizer is then as it was.
     """
     parameters = _parameters(optimizer)
     saved: Mapping[int, Mapping[str, Any]] = state["state"]
-    for number, values in saved.items():
-        shapes = {_shape(values[name]) for name in MOMENTS}
-        if not number < len(parameters) or shapes != {parameters[number].shape}:
-            raise ValueError(f"the optimizer's state {number} is of another parameter")
+    _refuse_others(saved, parameters)
     optimizer.state.clear()
-    for number, values in saved.items():
-        parameter = parameters[number]
+    for number, parameter in enumerate(parameters):
+        if not (values := saved[number]):
+            continue
         mine: dict[str, Tensor] = {"step": _step(optimizer, values["step"], parameter)}
         for name in MOMENTS:
             mine[name] = _new_moment(optimizer, name, parameter)
-            _local(mine[name]).copy_(_part(values[name], name, parameter))
+            local(mine[name]).copy_(_part(values[name], name, parameter))
         optimizer.state[parameter] = mine
+
+
+def _refuse_others(
+    saved: Mapping[int, Mapping[str, Any]], parameters: Sequence[nn.Parameter]
+) -> None:
+    numbers = set(range(len(parameters)))
+    if numbers != saved.keys():
+        raise ValueError(
+            f"the optimizer's state lacks {len(numbers - saved.keys())} of {len(parameters)}"
+            f" parameters and has {len(saved.keys() - numbers)} others"
+        )
+    for number, parameter in enumerate(parameters):
+        values = saved[number]
+        if values and values.keys() != {"step", *MOMENTS}:
+            raise ValueError(f"the optimizer's state {number} has {sorted(values)}")
+        if any(_shape(values[name]) != shape_of(parameter) for name in MOMENTS if values):
+            raise ValueError(f"the optimizer's state {number} is of another parameter")
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _local(tensor: Tensor) -> Tensor:
-    """This rank's part.  Under no_grad, else it is a view that autograd watches."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
 def _whole(value: Tensor, parameter: Tensor) -> Tensor | dict[str, Tensor]:
     """A step, a moment, or the pieces of one in 8 bits, of the whole parameter."""
-    local = _local(value)
-    if type(local) is not Tensor:
+    mine = local(value)
+    if type(mine) is not Tensor:
         from rlvr_zoo.train.eight_bit import pieces
 
-        return {name: _gathered(piece, parameter) for name, piece in pieces(local).items()}
-    return _gathered(local, parameter)
+        return {name: _gathered(piece, parameter) for name, piece in pieces(mine).items()}
+    return _gathered(mine, parameter)
 
 
-def _gathered(local: Tensor, parameter: Tensor) -> Tensor:
+def _gathered(mine: Tensor, parameter: Tensor) -> Tensor:
     """Not by torchao's own full_tensor, which does not wait for what it gathers."""
-    if not isinstance(parameter, DTensor) or local.ndim == 0:
-        return local
-    is_moment = local.shape == parameter.to_local().shape  # else scales, as many on every rank
+    if mine.ndim == 0:
+        return mine
+    if isinstance(parameter, Part):
+        return parameter.gathered(mine.to(parameter.device)).cpu()
+    if not isinstance(parameter, DTensor):
+        return mine
+    is_moment = mine.shape == parameter.to_local().shape  # else scales, as many on every rank
     sharded = DTensor.from_local(
-        local.to(parameter.device),
+        mine.to(parameter.device),
         parameter.device_mesh,
         parameter.placements,
         shape=parameter.shape if is_moment else None,
@@ -199,7 +219,9 @@ def _gathered(local: Tensor, parameter: Tensor) -> Tensor:
 
 
 def _part(saved: Tensor | Mapping[str, Tensor], name: str, parameter: Tensor) -> Tensor:
-    """The rows of a whole moment that this rank holds of the parameter."""
+    """What this rank holds of a whole moment of the parameter: some of its rows, if sharded."""
+    if isinstance(saved, Tensor) and isinstance(parameter, Part):
+        return parameter.cut(saved)
     if isinstance(saved, Tensor) and not isinstance(parameter, DTensor):
         return saved
     start, stop = _rows(parameter)

@@ -47,6 +47,15 @@ def refuse_too_few_gpus() -> None:
         )
 
 
+def refuse_idle(rows: int, world_size: int) -> None:
+    """Raises ConfigError where a step has fewer rollouts than there are ranks."""
+    if rows < world_size:
+        raise ConfigError(
+            f"{world_size} processes for {rows} rollouts a step: some would idle; raise"
+            " rollout.rollouts_per_step, or start fewer processes"
+        )
+
+
 def refuse_mixed(
     gather: Callable[[Card], Sequence[Card]],
     settings: Mapping[str, Any],

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -17,9 +17,7 @@ from rlvr_zoo.api import Algorithm
 from rlvr_zoo.checks import build
 from rlvr_zoo.config import RunConfig
 from rlvr_zoo.errors import (
-    ConfigError,
     DeviceMemoryError,
-    ModelError,
     RankError,
     RlvrZooError,
     RunFolderError,
@@ -34,8 +32,6 @@ from rlvr_zoo.launch import report
 from rlvr_zoo.launch.signals import signal_of, stop_requests
 from rlvr_zoo.models import load as models
 from rlvr_zoo.models.load import LoadedModel, PromptTemplate
-from rlvr_zoo.plan.fit import refuse_if_too_big
-from rlvr_zoo.plan.shape import load_shape
 from rlvr_zoo.problems import ProblemSet
 from rlvr_zoo.problems.overlap import warning
 from rlvr_zoo.protocol import HARMLESS, differences, digest, protocol_of, without
@@ -53,6 +49,7 @@ from rlvr_zoo.train.backend import Backend
 from rlvr_zoo.train.checkpoint import State
 from rlvr_zoo.train.collect import Collector
 from rlvr_zoo.train.control import Solutions
+from rlvr_zoo.train.fitting import fit
 from rlvr_zoo.train.learner import Learner
 from rlvr_zoo.train.mismatch import DTYPES
 from rlvr_zoo.verify.base import Verifier
@@ -94,8 +91,8 @@ def execute(config: RunConfig, output: Path, resume: bool, observer: Observer) -
         backend = Backend(config.train.precision, config.train.parallel)
         ranks.refuse_mixed(backend.gather, asdict(config))
         output = backend.broadcast(output)  # a new folder is named after the time
-        _check_ranks(config, backend)
-        _check_memory(config, backend)
+        ranks.refuse_idle(config.rollout.rollouts_per_step, backend.world_size)
+        notes = fit(config, backend)
         folder = stack.enter_context(_open(config, output, resume)) if backend.is_main else None
         verifier: Verifier = registry.load(registry.VERIFIERS, config.verify.name)(config.verify)
         stack.enter_context(verifier)
@@ -113,7 +110,8 @@ def execute(config: RunConfig, output: Path, resume: bool, observer: Observer) -
             mirror = stack.enter_context(Mirror(folder.path, observer.warn))
         else:
             mirror = None
-        notes = [f"problems: {run.record.problems_source}", f"old log-probs: {run.old_logp_source}"]
+        notes += [f"problems: {run.record.problems_source}"]
+        notes += [f"old log-probs: {run.old_logp_source}"]
         observer.ready(config, output, state.step, notes)
         record = _train(run, state)
         if mirror is not None:
@@ -146,29 +144,6 @@ def _within_memory(run: loop.Run, state: State) -> RunRecord:
             f"out of memory ({first_line(error)}); `rlvr-zoo plan` shows what takes it: set a"
             " smaller rollout.batch_tokens, optimizer.moments=8bit, or train.parallel=fsdp"
         ) from error
-
-
-def _check_ranks(config: RunConfig, backend: Backend) -> None:
-    rows = config.rollout.rollouts_per_step
-    if rows < backend.world_size:
-        raise ConfigError(
-            f"{backend.world_size} processes for {rows} rollouts a step: some would idle; raise"
-            " rollout.rollouts_per_step, or start fewer processes"
-        )
-
-
-def _check_memory(config: RunConfig, backend: Backend) -> None:
-    """Refuses what will not fit, before weights are loaded: on GPUs, for models of known shape."""
-    if backend.device.type != "cuda":
-        return
-    try:
-        shape = load_shape(config.model)
-    except ModelError:  # of a kind that the plan does not know
-        return
-    parallel: Literal["ddp", "fsdp"] = "fsdp" if backend.is_sharded else "ddp"
-    settled = replace(config, train=replace(config.train, parallel=parallel))
-    memory = torch.cuda.get_device_properties(backend.device).total_memory
-    refuse_if_too_big(settled, shape, backend.world_size, memory)
 
 
 # --------------------------------------------------------------------------- the folder

@@ -1,5 +1,6 @@
-"""Models in parts, one on each rank: FSDP2.  Their weights are gathered layer by layer as they are
-used, and tensor by tensor where a whole one is wanted."""
+"""Models in parts, one on each rank: by FSDP2, whose weights are DTensors, or by DeepSpeed, whose
+weights have a Part.  They are gathered layer by layer as they are used, and tensor by tensor where
+a whole one is wanted."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from rlvr_zoo.train.part import part_of
 
 
 def shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype) -> None:
@@ -22,7 +25,7 @@ def shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype) -> None:
         reduce_dtype=torch.float32,
         cast_forward_inputs=False,  # masks count tokens, which bf16 does up to 256 only
     )
-    parts = [*_layers(module), module]
+    parts = [*blocks(module), module]
     for part in parts:
         fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     for part in parts:
@@ -31,7 +34,7 @@ def shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype) -> None:
         part.set_force_sum_reduction_for_comms(True)  # gloo knows no other
 
 
-def _layers(module: nn.Module) -> list[nn.Module]:
+def blocks(module: nn.Module) -> list[nn.Module]:
     """The blocks that transformers says must not be split: these are gathered one at a time."""
     names: set[str] = set()
     for each in module.modules():
@@ -39,18 +42,36 @@ def _layers(module: nn.Module) -> list[nn.Module]:
     return [each for each in module.modules() if type(each).__name__ in names]
 
 
+def moved(parameter: nn.Parameter) -> nn.Parameter:
+    """What the optimizer moves: the parameter, or this rank's Part of it."""
+    part = part_of(parameter)
+    return parameter if part is None else part
+
+
+def shape_of(tensor: Tensor) -> torch.Size:
+    """The shape of the whole tensor."""
+    part = part_of(tensor)
+    return tensor.shape if part is None else part.shape_of_whole
+
+
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor; called on every rank where it is in parts."""
+    if (part := part_of(tensor)) is not None:
+        return part.gathered(part)
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def local(tensor: Tensor) -> Tensor:
     """What this rank holds of a tensor."""
+    if (part := part_of(tensor)) is not None:
+        return part
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def like(given: Tensor, model: Tensor) -> Tensor:
     """A whole tensor as `model` is held: this rank's part of it, or all of it."""
+    if (part := part_of(model)) is not None:
+        return part.cut(given).to(part.device)
     given = given.to(model.device)
     if not isinstance(model, DTensor):
         return given
@@ -64,6 +85,6 @@ def put(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None
     if other := sorted(parameters.keys() ^ tensors.keys()):
         raise KeyError(f"{len(other)} weights are missing or too many, among them {other[0]}")
     for name, parameter in parameters.items():
-        if parameter.shape != tensors[name].shape:
+        if shape_of(parameter) != tensors[name].shape:
             raise ValueError(f"{name} has {tuple(tensors[name].shape)}")
         local(parameter).copy_(local(like(tensors[name], parameter)))

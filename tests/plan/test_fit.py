@@ -4,7 +4,7 @@ import pytest
 
 from rlvr_zoo.errors import ConfigError
 from rlvr_zoo.plan.devices import GIB, parse
-from rlvr_zoo.plan.fit import refuse_if_too_big, way_out, with_setting
+from rlvr_zoo.plan.fit import refuse_if_too_big, settled, way_out, with_setting
 from rlvr_zoo.plan.memory import estimate
 from rlvr_zoo.plan.shape import ModelShape, load_shape
 
@@ -91,3 +91,42 @@ def test_micro_batches_that_can_be_halved_are_no_reason(shape: ModelShape) -> No
 def test_no_way_out_is_said(shape: ModelShape) -> None:
     with pytest.raises(ConfigError, match="smaller model"):
         refuse_if_too_big(config("popo"), shape, 1, GIB)
+
+
+@pytest.mark.parametrize(
+    ("algo", "settings", "gpus", "parallel"),
+    [
+        ("popo", (), "h100x8", "fsdp"),
+        ("popo", (), "h100x1", "ddp"),  # nobody to share with
+        ("popo", (), "b200x8", "ddp"),
+        ("popo", ("optimizer.moments=8bit",), "h200x8", "ddp"),
+        ("popo", ("train.parallel=ddp",), "h100x8", "ddp"),
+        ("grpo", ("train.parallel=fsdp",), "b200x8", "fsdp"),
+        ("ppo", (), "a100-40x2", "fsdp"),  # fits neither way
+    ],
+)
+def test_auto_shards_what_does_not_fit_whole(
+    algo: str, settings: tuple[str, ...], gpus: str, parallel: str, shape: ModelShape
+) -> None:
+    devices = parse(gpus)
+    asked = config(algo, *settings)
+    decided, note = settled(asked, shape, devices.world_size, devices.gpu.memory_bytes)
+    assert decided == with_setting(asked, "train.parallel", parallel)
+    assert ("train.parallel=fsdp: whole" in note) == (asked.train.parallel != parallel == "fsdp")
+    assert "\n" not in note
+
+
+def test_what_auto_decides_on_is_what_fits(shape: ModelShape) -> None:
+    memory = parse("h100").gpu.memory_bytes
+    decided, note = settled(config("popo"), shape, 8, memory)
+    refuse_if_too_big(decided, shape, 8, memory)
+    assert "each GPU" in note and "79.1" in note
+    with pytest.raises(ConfigError, match=r"79\.1.*train\.parallel=fsdp"):
+        refuse_if_too_big(config("popo", "train.parallel=ddp"), shape, 8, memory)
+
+
+def test_whole_models_that_fit_with_smaller_micro_batches_stay_whole(shape: ModelShape) -> None:
+    popo = config("popo", "optimizer.moments=8bit", "train.gradient_checkpointing=false")
+    memory = parse("h200").gpu.memory_bytes
+    assert estimate(popo, shape, 8).total_bytes > memory
+    assert settled(popo, shape, 8, memory)[0].train.parallel == "ddp"

@@ -15,8 +15,9 @@ from rlvr_zoo import registry
 from rlvr_zoo.api import Group
 from rlvr_zoo.errors import PluginError
 from rlvr_zoo.train.learner import Learner
+from rlvr_zoo.train.part import Part
 from rlvr_zoo.train.rows import rows_of
-from rlvr_zoo.train.sharding import whole
+from rlvr_zoo.train.sharding import moved, whole
 from tests.train.conftest import group, make_learner
 
 BATCHES = {
@@ -53,8 +54,10 @@ def _gradient(learner: Learner, groups: list[Group]) -> dict[str, Tensor]:
     def keep() -> None:
         for name, module in learner.modules.items():
             for key, parameter in module.named_parameters():
-                if parameter.grad is not None:
-                    found[f"{name}.{key}"] = whole(parameter.grad).clone()
+                held = moved(parameter)
+                if held.grad is not None:
+                    grad = held.gathered(held.grad) if isinstance(held, Part) else held.grad
+                    found[f"{name}.{key}"] = whole(grad).clone()
 
     learner.optimizer.step = keep  # type: ignore[method-assign, assignment]
     rows = rows_of(groups, list(range(4 * len(groups))), 9, torch.device("cpu"))

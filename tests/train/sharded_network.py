@@ -18,10 +18,10 @@ from rlvr_zoo.train.recompute import recompute_activations
 from rlvr_zoo.train.sharding import shard
 
 
-def build(tied: bool) -> Network:
+def build(tied: bool, layers: int = 2) -> Network:
     torch.manual_seed(0)
     config = Qwen2Config(
-        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=layers,
         num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=tied,
     )  # fmt: skip
     return Network(Qwen2ForCausalLM(config).eval(), logits_tokens=4)

@@ -140,3 +140,22 @@ def test_a_checkpoint_of_another_algorithm_is_refused(
     _, path = saved
     with pytest.raises(RunFolderError, match="cannot be resumed"):
         checkpoint.load(path, learner_of("grpo"))
+
+
+@pytest.mark.parametrize("number", [0, 7])
+def test_an_optimizer_that_lacks_a_parameter_or_has_one_too_many_is_refused(
+    saved: tuple[Learner, Path], learner_of: Callable[..., Learner], number: int
+) -> None:
+    _, path = saved
+    optimizer = torch.load(path / "optimizer.pt", weights_only=True)
+    removed = optimizer["state"].pop(number)
+    torch.save(optimizer, path / "optimizer.pt")
+    with pytest.raises(
+        RunFolderError, match=r"lacks 1 of .* parameters and has 0 others"
+    ) as caught:
+        checkpoint.load(path, learner_of("popo", *SETTINGS))
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    optimizer["state"] |= {number: removed, 999: removed}
+    torch.save(optimizer, path / "optimizer.pt")
+    with pytest.raises(RunFolderError, match=r"lacks 0 of .* parameters and has 1 others"):
+        checkpoint.load(path, learner_of("popo", *SETTINGS))

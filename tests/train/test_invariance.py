@@ -4,6 +4,7 @@ lasts a minute fails."""
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from .ranks import BATCHES, algorithms, gradients
 
+needs_it = pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
 ROOT = Path(__file__).parents[2]
 WHOLE, SPLIT = 16_384, 20
 """Tokens of a micro-batch: all rows, or a few."""
@@ -44,7 +46,7 @@ def test_micro_batches_change_nothing(
     assert all(any(t.any() for t in batches["mixed"].values()) for batches in alone.values())
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp", pytest.param("deepspeed", marks=needs_it)])
 @pytest.mark.parametrize(("ranks", "tokens"), [(2, SPLIT), (4, WHOLE)])
 def test_ranks_change_nothing(
     model_dir: Path,

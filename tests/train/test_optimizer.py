@@ -25,6 +25,8 @@ CPU = torch.device("cpu")
 SHAPES = ((128, 64), (31, 256), (70, 3), (64,))
 """The first two have 8-bit moments; of two ranks, only one could have them of the second."""
 KINDS = ("fp32", "8bit", "offload")
+HELD = [*(("fsdp", kind) for kind in KINDS), ("parts", "fp32"), ("parts", "offload")]
+"""How two ranks hold parameters, and their moments."""
 HAS_TORCHAO = find_spec("torchao") is not None
 CONFIG: dict[str, Any] = {"lr": 1e-2, "weight_decay": 0.1}
 
@@ -151,10 +153,35 @@ def test_a_state_of_other_parameters_is_refused() -> None:
     held = parameters()
     optimizer = made("fp32", held)
     train(optimizer, held, range(1))
-    state = state_of(optimizer)
-    for wrong in (held[1:], held[:2]):
-        with pytest.raises(ValueError, match="is of another parameter"):
-            load_state(made("fp32", wrong), state)
+    state = state_of(optimizer)["state"]
+    first = state[0]
+    for wrong, why in (
+        ({n: state[n] for n in (0, 1, 3)}, "lacks 1 of 4 parameters and has 0 others"),
+        (state | {4: first}, "lacks 0 of 4 parameters and has 1 others"),
+        ({-1: state[3]} | {n: state[n] for n in range(3)}, "lacks 1 of 4 .* has 1 others"),
+        ({}, "lacks 4 of 4"),
+        (state | {0: state[1]}, "state 0 is of another parameter"),
+        (state | {0: {"step": first["step"], "exp_avg": first["exp_avg"]}}, "state 0 has"),
+        (state | {0: first | {"max_exp_avg_sq": first["exp_avg"]}}, "state 0 has"),
+    ):
+        others = parameters()
+        resumed = made("fp32", others)
+        with pytest.raises(ValueError, match=why):
+            load_state(resumed, {"state": wrong})
+        assert not resumed.state
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_parameter_that_no_gradient_reached_is_saved_as_such(kind: str) -> None:
+    held, others = parameters(), parameters()
+    optimizer, resumed = made(kind, held), made(kind, others)
+    train(optimizer, held[:2] + held[3:], range(1))
+    for state in (state_of(optimizer), state_of(made(kind, held))):
+        assert state["state"].keys() == {0, 1, 2, 3} and state["state"][2] == {}
+        load_state(resumed, state)
+        assert others[2] not in resumed.state
+    resumed.load_state_dict(optimizer.state_dict())
+    assert others[2] not in resumed.state and len(resumed.state) == 3
 
 
 def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +207,7 @@ def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyP
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two ranks of FSDP2 saved after three steps, after six, and after six when resumed."""
+    """What two ranks saved after three steps, after six, and after six when resumed."""
     folder = tmp_path_factory.mktemp("ranks")
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone",
@@ -192,13 +219,13 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_two_ranks_of_fsdp_go_on_where_they_were(kind: str, two_ranks: Path) -> None:
+@pytest.mark.parametrize(("way", "kind"), HELD)
+def test_two_ranks_go_on_where_they_were(way: str, kind: str, two_ranks: Path) -> None:
     """Bit for bit; and where one process ends, or one that goes on from what the two saved."""
     if kind == "8bit" and not HAS_TORCHAO:
         pytest.skip("torchao is not installed")
     half, straight, end = (
-        torch.load(two_ranks / f"{part}-{kind}.pt", weights_only=True)
+        torch.load(two_ranks / f"{part}-{way}-{kind}.pt", weights_only=True)
         for part in ("half", "straight", "resumed")
     )
     for through, resumed in zip(straight["weights"], end["weights"], strict=True):
