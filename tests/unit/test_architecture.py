@@ -31,7 +31,7 @@ ORDER = (
 )
 """Rooms of rlvr_zoo: one may import its own row, without a circle, and the rows below it."""
 
-ONE_FILE_EACH = ("vllm", "lm_eval", "accelerate", "peft", "torchao")
+ONE_FILE_EACH = ("vllm", "lm_eval", "accelerate", "deepspeed", "peft", "torchao", "optuna")
 ONE_FOLDER_EACH = {"mlflow": "rlvr_zoo.track.mlflow"}
 NOT_FOR_HELP = {*ONE_FILE_EACH, *ONE_FOLDER_EACH, "torch", "transformers", "scipy", "matplotlib"}
 TENSORS = {"torch", "jaxtyping"}
