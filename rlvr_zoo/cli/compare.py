@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from rich.console import Console
 from rich.markup import escape
 
@@ -30,8 +32,11 @@ from rlvr_zoo.compare.knobs import parse_knobs
 from rlvr_zoo.compare.runner import Runner, Slots, standing
 from rlvr_zoo.compare.tuning import applied
 from rlvr_zoo.errors import ConfigError
-from rlvr_zoo.resolve import merge, resolve
+from rlvr_zoo.launch.signals import EX_TEMPFAIL
+from rlvr_zoo.protocol import digest
+from rlvr_zoo.resolve import merge, read_file, resolve
 from rlvr_zoo.track.comparison import PLAN, Comparison, Entrant, Kind
+from rlvr_zoo.track.storage import storage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +59,9 @@ def comparison_of(algos: str, flags: Flags, seeds: int, tuned: Path | None) -> C
     comparison = _comparison("compare", parse_entrants(algos), flags, seeds)
     if tuned is None:
         return comparison
-    entrants, tuning = applied(tuned, comparison.entrants, comparison.protocol)
-    return replace(comparison, entrants=tuple(entrants), tuning=tuning)
+    entrants, tuning = applied(tuned, comparison.entrants, comparison.protocol, comparison.base)
+    name = identify("compare", comparison.base, comparison.protocol, tuned=digest(read_file(tuned)))
+    return replace(comparison, id=name, entrants=tuple(entrants), tuning=tuning)
 
 
 def sweep_command(algo: str, over: Sequence[str], flags: Flags, seeds: int, ways: Ways) -> int:
@@ -97,11 +103,13 @@ def base_of(flags: Flags) -> dict[str, Any]:
 
 
 def run_all(comparison: Comparison, ways: Ways) -> int:
-    """Runs what is missing: 0 where all is done, 1 where a run failed, 75 or 130 interrupted."""
+    """Runs what is missing: 0 where all is done, 1 where a run failed, 75 where runs were stopped or
+    are run elsewhere, 75 or 130 where this was interrupted."""
     out = ways.output or Path("comparisons") / comparison.id
-    comparison = with_before(comparison, out)
-    cells = list(select(cells_of(comparison, out), ways.only))
-    comparison.write(out)
+    with _alone(out):  # another call may add to it
+        comparison = with_before(comparison, out)
+        cells = list(select(cells_of(comparison, out), ways.only))
+        comparison.write(out)
     failed: list[Cell] | int = interruptible(
         lambda: run_cells(out, cells, ways), lambda: "; the same command goes on"
     )
@@ -110,7 +118,17 @@ def run_all(comparison: Comparison, ways: Ways) -> int:
     if any(cell.config.track.mlflow for cell in cells):
         send_comparison(out)
     _summarise(comparison, out, failed)
-    return 1 if failed else 0
+    if failed:
+        return 1
+    return 0 if all(standing(cell) == "done" for cell in cells) else EX_TEMPFAIL
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    with storage(out):
+        out.mkdir(parents=True, exist_ok=True)
+        with FileLock(out / ".plan.lock"):
+            yield
 
 
 def with_before(comparison: Comparison, out: Path) -> Comparison:

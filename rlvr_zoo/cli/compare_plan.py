@@ -97,11 +97,11 @@ def _seen(cells: list[Cell]) -> dict[str, float]:
 def _show_detectable(console: Console, comparison: Comparison, cells: list[Cell]) -> None:
     """The smallest true difference that is found with 80 % power: of one pair, and of the first
     that Holm's correction looks at."""
-    number = sum(cell.config.train.control == "none" for cell in cells) // len(comparison.seeds)
+    number = len(comparison.entrants)  # controls are in the board's correction, too
     pairs = max(1, number * (number - 1) // 2)
     config = cells[0].config
     held_out = SuiteSize("held-out", config.problems.num_held_out, config.evaluate.num_samples, 0)
-    table = Table(title=f"smallest difference found with 80 % power, {pairs} pairs")
+    table = Table(title=f"smallest difference found with 80 % power, {pairs} pairs; noise assumed")
     table.add_column("suite")
     for column in ("problems", "samples", "one pair", "all pairs (Holm)"):
         table.add_column(column, justify="right")

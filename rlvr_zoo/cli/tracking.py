@@ -6,8 +6,9 @@ from pathlib import Path
 
 import typer
 
+from rlvr_zoo.errors import RlvrZooError
 from rlvr_zoo.track.comparison import PLAN
-from rlvr_zoo.track.mlflow import TrackerError, sync, sync_comparison
+from rlvr_zoo.track.mlflow import sync, sync_comparison
 
 
 def sync_command(folder: Path) -> int:
@@ -23,10 +24,10 @@ def sync_command(folder: Path) -> int:
 
 
 def send_comparison(folder: Path) -> None:
-    """Sends what is left of a comparison at its end; a tracker that is down costs a line."""
+    """Sends what is left of a comparison at its end; whatever goes wrong costs a line."""
     try:
         sync_comparison(folder)
-    except TrackerError as error:
+    except RlvrZooError as error:
         typer.echo(f"warning: {error}", err=True)
 
 

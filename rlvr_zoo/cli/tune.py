@@ -37,7 +37,7 @@ def tune_command(
     )
     if code:
         return code
-    _show(tuning)
+    _show(tuning)  # also where a trial failed, which `save` refuses
     path = tuning.save()
     print(
         f"next     rlvr-zoo compare --algos {shlex.quote(algos)} --tuned {shlex.quote(str(path))}"

@@ -71,13 +71,17 @@ def work(order: Order, connection: Connection) -> None:
 
     The last line of the log says what went wrong.
     """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the server that forked us ignores both
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     _follow(connection)
     order.log.parent.mkdir(parents=True, exist_ok=True)
-    log = os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    log = os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     if order.gpus:  # torch looks at it when it first needs a GPU
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, order.gpus))
+        given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        names = [given[gpu] if given else str(gpu) for gpu in order.gpus]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)
     sys.exit(_launched(order) if order.num_processes > 1 else _alone(order, connection))
 
 

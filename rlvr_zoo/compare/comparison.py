@@ -39,6 +39,13 @@ def cells_of(comparison: Comparison, out: Path) -> list[Cell]:
     Raises ConfigError for settings that cannot work, and where entrants differ in more than what
     the protocol leaves to them.
     """
+    folders = [entrant.folder for entrant in comparison.entrants]
+    for entrant in comparison.entrants:
+        if folders.count(entrant.folder) > 1:
+            raise ConfigError(
+                f"{entrant.name}: another entrant's folder would be called {entrant.folder}, too;"
+                " compare them in two folders"
+            )
     cells = [
         Cell(
             entrant=entrant,
@@ -65,7 +72,7 @@ def joined(new: Comparison, before: Comparison, out: Path) -> Comparison:
     Raises RunFolderError where the folder's is another comparison.
     """
     if before.id != new.id:
-        changed = differences(before.base, new.base) or ["kind or algorithm"]
+        changed = differences(before.base, new.base) or ["kind, algorithm or tuning"]
         raise RunFolderError(
             f"{out}: holds {before.id}, which differs in {', '.join(changed[:5])}; repeat its"
             f" command (`{before.command}`), or choose another --output"
@@ -80,12 +87,15 @@ def joined(new: Comparison, before: Comparison, out: Path) -> Comparison:
     return replace(before, entrants=tuple(names.values()), seeds=seeds)
 
 
-def identify(kind: Kind, base: Mapping[str, Any], protocol: str, about: str = "") -> str:
+def identify(
+    kind: Kind, base: Mapping[str, Any], protocol: str, about: str = "", tuned: str = ""
+) -> str:
     """The id of a comparison: its kind, its protocol or subject, and a digest of what is equal.
 
     So machines that make parts of one comparison, or a later call that adds seeds, agree on it.
     """
-    return f"{kind}-{about or protocol}-{digest({'base': base, 'about': about})[:8]}"
+    equal = {"base": base, "about": about} | ({"tuned": tuned} if tuned else {})
+    return f"{kind}-{about or protocol}-{digest(equal)[:8]}"
 
 
 def parse_entrants(text: str) -> list[Entrant]:
@@ -116,6 +126,10 @@ def _registered() -> list[str]:
 def _entrant(name: str) -> Entrant:
     algo, plus, control = name.partition("+")
     algo = registry.algorithm(algo).name
+    if plus and control == "none":
+        raise ConfigError(
+            f"--algos {name}: no control at all is the algorithm itself; write {algo}"
+        )
     settings = {"train.control": control} if plus else {}
     return Entrant(name=algo + plus + control, algo=algo, settings=settings)
 

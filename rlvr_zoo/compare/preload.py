@@ -1,6 +1,11 @@
-"""What the server that forks runs imports once; it says nothing, and touches no GPU."""
+"""What the server that forks runs imports once; it says nothing, and signals are not for it."""
 
-from rlvr_zoo.models.quiet import quiet_transformers
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers send it to all: runs first have to save
+
+from rlvr_zoo.models.quiet import quiet_transformers  # noqa: E402
 
 quiet_transformers()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,11 +13,12 @@ from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from rlvr_zoo.compare.child import Order, work
 from rlvr_zoo.compare.comparison import Cell
 from rlvr_zoo.errors import RunFolderError
+from rlvr_zoo.launch.signals import ECHO_S, EXIT_CODES, signal_of
 from rlvr_zoo.protocol import HARMLESS, differences, without
 from rlvr_zoo.track.reader import CONFIG, RunReader
 
@@ -93,14 +96,19 @@ class Runner:
         self._num_processes = slots.num_processes
         self._watcher = watcher
         self._running: list[_Running] = []
-        # imports torch once, and starts a run in a fraction of a second; it never trains itself,
-        # so that a run inherits neither threads nor memory nor a CUDA context
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(_PRELOADED)
+        self._stopping = False
+        self._context: Any
+        if any(slots.gpus):  # some packages look for CUDA when they are imported: never fork then
+            self._context = multiprocessing.get_context("spawn")
+        else:
+            # imports torch once, and starts a run in a fraction of a second; it never trains
+            # itself, so that a run inherits neither threads nor memory
+            self._context = multiprocessing.get_context("forkserver")
+            self._context.set_forkserver_preload(_PRELOADED)
 
     def run(self, cells: Sequence[Cell]) -> None:
-        """Runs what is missing or begun.  After Ctrl-C or SIGTERM every run saves a checkpoint,
-        and the interruption is raised again."""
+        """Runs what is missing or begun.  After Ctrl-C, SIGTERM or a fault every run saves a
+        checkpoint, and the interruption is raised again."""
         waiting = deque(cells)
         try:
             while waiting or self._running:
@@ -108,12 +116,17 @@ class Runner:
                     self._start(waiting.popleft())
                 if self._running:
                     self._wait()
-        except KeyboardInterrupt:
+        except BaseException:
             self._stop()
             raise
 
     def _start(self, cell: Cell) -> None:
-        found = standing(cell)
+        try:
+            found = standing(cell)
+        except RunFolderError as error:  # since the start somebody has changed it
+            self._watcher.started(cell, False)
+            self._watcher.ended(cell, "failed", str(error))
+            return
         if found in ("busy", "done"):  # by now: another machine may share the folder
             self._watcher.skipped(cell)
             return
@@ -159,26 +172,40 @@ class Runner:
         each.connection.close()
         self._running.remove(each)
         self._free.append(each.gpus)
-        code = each.process.exitcode
-        if code == 0:
-            self._watcher.ended(each.cell, "done", "")
-        elif code in (75, 130):
-            self._watcher.ended(each.cell, "interrupted", "")
-        else:
-            why = _last_line(each.cell.log) or f"ended with code {code}"
-            self._watcher.ended(each.cell, "failed", why)
+        self._watcher.ended(each.cell, *self._result(each))
+
+    def _result(self, each: _Running) -> tuple[Result, str]:
+        """What became of a run, by its record: an exit code may be anybody's."""
+        try:
+            found = standing(each.cell)
+        except RunFolderError as error:
+            return "failed", str(error)
+        code = each.process.exitcode or 0
+        if found == "done":
+            return "done", ""
+        if found == "busy" or code in EXIT_CODES.values() or self._stopping:
+            return "interrupted", ""
+        if code < 0:
+            return "failed", f"killed by {signal.Signals(-code).name}"
+        said = _last_line(each.cell.log) if code in (1, 2) else ""
+        return "failed", said or f"ended with code {code}, unfinished"
 
     def _stop(self) -> None:
-        """Has every run save what it did; a second interruption ends them unsaved."""
-        try:
-            for each in self._running:
-                each.process.terminate()
-            while self._running:
+        """Has every run save what it did.  A second Ctrl-C ends them unsaved; a second SIGTERM does
+        not, for schedulers repeat it, nor does an echo of the first signal."""
+        self._stopping = True
+        began_s = time.monotonic()
+        for each in self._running:
+            each.process.terminate()
+        while self._running:
+            try:
                 self._wait()
-        except KeyboardInterrupt:
-            for each in self._running:
-                each.process.kill()
-            raise
+            except KeyboardInterrupt as error:
+                if signal_of(error) == "SIGTERM" or time.monotonic() - began_s < ECHO_S:
+                    continue
+                for each in self._running:
+                    each.process.kill()
+                raise
 
 
 def _last_line(log: Path) -> str:

@@ -6,7 +6,8 @@
     OUT/tuned.yaml               the best settings of each, for `rlvr-zoo compare --tuned`
 
 Trial 0 is the algorithm's preset, so that a search never ends below it.  Seeds are not those of a
-comparison.
+comparison.  What is proposed depends on the trials before and on nothing else, so that a search
+that was interrupted proposes what it would have.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from rlvr_zoo import registry
 from rlvr_zoo.compare.comparison import Cell, settings_text
 from rlvr_zoo.compare.knobs import at, parse_values
 from rlvr_zoo.errors import ConfigError, RunFolderError
-from rlvr_zoo.protocol import differences, digest
+from rlvr_zoo.protocol import HARMLESS, differences, digest, without
 from rlvr_zoo.resolve import dotted, merge, read_file, resolve
 from rlvr_zoo.track.comparison import LOGS, RUNS, Entrant
 from rlvr_zoo.track.reader import RunReader
@@ -33,7 +34,7 @@ from rlvr_zoo.track.storage import storage, write_atomically
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, Trial
 
 FIRST_SEED = 1000
 """Of the trials: a comparison counts from 0."""
@@ -99,8 +100,10 @@ class Tuning:
         """Raises RunFolderError where the folder holds another search, ConfigError without Optuna
         and for knobs that an algorithm does not have."""
         self.search, self.algos, self.out = search, algos, out
-        for algo in algos:  # unknown knobs are refused before anything is run
-            first = {key: _first(values) for key, values in search.space.items()}
+        self._trials = 0
+        for algo in algos:  # before anything is run
+            _refuse_fixed(algo, search.space)
+            first = {key: values[0] for key, values in search.space.items()}
             resolve(dict(search.base), merge({"algo": algo}, dotted(first)))
         with storage(out):
             out.mkdir(parents=True, exist_ok=True)
@@ -110,8 +113,10 @@ class Tuning:
     def run(self, trials: int, run_cells: Callable[[list[Cell]], object]) -> None:
         """Trials until each algorithm has that many; `run_cells` runs what is not done.
 
-        Every round has one trial of each algorithm, so that they are equally far at any time.
+        Every round has one trial of each algorithm, so that they are equally far at any time.  A
+        trial whose runs failed is run again by the next call.
         """
+        self._trials = trials
         for number in range(trials):
             asked = {algo: self._ask(algo, number) for algo in self.algos}
             pending = {algo: trial for algo, trial in asked.items() if trial is not None}
@@ -126,27 +131,39 @@ class Tuning:
         Raises RunFolderError for an algorithm whose every trial failed.
         """
         found = {}
-        for algo, study in self._studies.items():
-            done = [trial for trial in study.get_trials() if trial.value is not None]
+        for algo in self.algos:
+            done = [trial for trial in self._counted(algo) if trial.value is not None]
             if not done:
                 raise RunFolderError(f"{self.out}: every trial of {algo} failed; see {LOGS}/ there")
             top = max(done, key=lambda trial: (trial.value, -trial.number))
-            found[algo] = self._settings(algo, top)
+            found[algo] = self._settings(top)
         return found
+
+    def _counted(self, algo: str) -> list[FrozenTrial]:
+        """The trials within the budget, which is the same for all."""
+        asked = [trial for trial in self._studies[algo].get_trials() if trial.params]
+        return asked[: self._trials]
 
     def scores(self) -> dict[str, list[tuple[dict[str, Any], float | None]]]:
         """Algorithm -> (settings, validation accuracy) of every trial; None: its runs failed."""
         return {
-            algo: [(self._settings(algo, trial), trial.value) for trial in study.get_trials()]
-            for algo, study in self._studies.items()
+            algo: [(self._settings(trial), trial.value) for trial in self._counted(algo)]
+            for algo in self.algos
         }
 
     def save(self) -> Path:
-        """Writes tuned.yaml."""
-        trials = {len(study.get_trials()) for study in self._studies.values()}
+        """Writes tuned.yaml.  Raises RunFolderError where a trial failed: the budgets differ."""
+        for algo, trials in self.scores().items():
+            if failed := [settings_text(settings) for settings, score in trials if score is None]:
+                raise RunFolderError(
+                    f"{self.out}: {algo} with {failed[0]} failed, see {LOGS}/ there; the same"
+                    " command tries again"
+                )
+        number = max(len(self._counted(algo)) for algo in self.algos)
         tree = {
             "protocol": self.search.protocol,
-            "budget": f"{max(trials)} trials of {self.search.seeds} seeds each, for every"
+            "base": dict(self.search.base),
+            "budget": f"{number} trials of {self.search.seeds} seeds each, for every"
             f" algorithm, on validation problems, over {', '.join(self.search.space)}",
             "settings": self.best(),
         }
@@ -159,6 +176,7 @@ class Tuning:
     def _ask(self, algo: str, number: int) -> FrozenTrial | None:
         """The algorithm's trial of that number, made where it is new; None where it has a value,
         or the grid has no more."""
+        from optuna.samplers import TPESampler
         from optuna.trial import TrialState
 
         study = self._studies[algo]
@@ -167,21 +185,32 @@ class Tuning:
             size = self.search.grid_size
             if size is not None and number >= size:
                 return None
-            trial = study.ask()
-            for key, values in self.search.space.items():
-                if isinstance(values, list):
-                    trial.suggest_categorical(key, values)
-                else:
-                    log = values[0] > 0 and values[1] / values[0] >= LOG_RATIO
-                    trial.suggest_float(key, *values, log=log)
+            study.sampler = TPESampler(seed=number)
+            self._suggest(algo, study.ask())
             trials = study.get_trials()
         return None if trials[number].state.is_finished() else trials[number]
 
-    def _settings(self, algo: str, trial: FrozenTrial) -> dict[str, Any]:
+    def _suggest(self, algo: str, trial: Trial) -> None:
+        for key, values in self.search.space.items():
+            if isinstance(values, list):
+                trial.suggest_categorical(key, values)
+                continue
+            low, high = values
+            log = low > 0 and high / low >= LOG_RATIO
+            if isinstance(at(self._tree(algo), key), int):
+                trial.suggest_int(key, math.ceil(low), math.floor(high), log=log)
+            else:
+                trial.suggest_float(key, low, high, log=log)
+
+    def _tree(self, algo: str) -> dict[str, Any]:
+        """The configuration that the algorithm's preset makes."""
+        return asdict(resolve(dict(self.search.base), {"algo": algo}))
+
+    def _settings(self, trial: FrozenTrial) -> dict[str, Any]:
         return {key: trial.params[key] for key in self.search.space}
 
     def _cells(self, algo: str, trial: FrozenTrial) -> list[Cell]:
-        settings = self._settings(algo, trial)
+        settings = self._settings(trial)
         entrant = Entrant(name=f"{algo} {settings_text(settings)}", algo=algo, settings=settings)
         folder = replace(entrant, name=algo).folder
         validation = {"problems": {"held_out": "validation"}, "suites": {"names": []}}
@@ -201,13 +230,10 @@ class Tuning:
         return cells
 
     def _tell(self, algo: str, trial: FrozenTrial, cells: Sequence[Cell]) -> None:
-        from optuna.trial import TrialState
-
+        """A trial without all its runs stays open: they failed, or another process runs them."""
         scores = [score for cell in cells if (score := _score(cell)) is not None]
         if len(scores) == len(cells):
             self._studies[algo].tell(trial.number, sum(scores) / len(scores))
-        else:
-            self._studies[algo].tell(trial.number, state=TrialState.FAIL)
 
     # ----------------------------------------------------------------- the folder
 
@@ -225,7 +251,6 @@ class Tuning:
     def _study(self, algo: str) -> Study:
         try:
             import optuna
-            from optuna.samplers import TPESampler
             from optuna.storages import JournalStorage
             from optuna.storages.journal import JournalFileBackend
         except ModuleNotFoundError as error:
@@ -236,7 +261,6 @@ class Tuning:
         study = optuna.create_study(
             study_name=algo,
             direction="maximize",
-            sampler=TPESampler(seed=0),
             storage=JournalStorage(JournalFileBackend(str(self.out / JOURNAL))),
             load_if_exists=True,
         )
@@ -254,25 +278,34 @@ class Tuning:
         return sorted(every, key=lambda settings: settings != preset)  # stable: in order
 
     def _preset(self, algo: str) -> dict[str, Any]:
-        """What the algorithm's preset has for the searched knobs, where the search covers it."""
-        tree = asdict(resolve(dict(self.search.base), {"algo": algo}))
+        """What the algorithm's preset has for the searched knobs.
+
+        Raises ConfigError where the search does not cover it, and would end who knows where.
+        """
         found = {}
         for key, values in self.search.space.items():
-            value = at(tree, key)
+            value = at(self._tree(algo), key)
             inside = (
                 value in values if isinstance(values, list) else values[0] <= value <= values[1]
             )
-            if inside:
-                found[key] = value
+            if not inside:
+                raise ConfigError(
+                    f"--over {key}: the preset of {algo} has {value}, which is not among what is"
+                    " searched; include it"
+                )
+            found[key] = value
         return found
 
 
-def _first(values: Values) -> Any:
-    return values[0]
+def _refuse_fixed(algo: str, space: Mapping[str, Values]) -> None:
+    """An ablation is what its own settings make it."""
+    for knob in registry.algorithm(algo).settings:
+        if f"algorithm.{knob}" in space:
+            raise ConfigError(f"--over {knob}: {algo} is that setting; leave one of them out")
 
 
 def _score(cell: Cell) -> float | None:
-    """The accuracy on validation problems after the last step; None for a run that failed."""
+    """The accuracy on validation problems after the last step; None for a run that is not done."""
     from rlvr_zoo.compare.runner import standing
 
     if standing(cell) != "done":
@@ -280,11 +313,13 @@ def _score(cell: Cell) -> float | None:
     return RunReader(cell.path).record().evaluations[-1].accuracy
 
 
-def applied(path: Path, entrants: Sequence[Entrant], protocol: str) -> tuple[list[Entrant], str]:
+def applied(
+    path: Path, entrants: Sequence[Entrant], protocol: str, base: Mapping[str, Any]
+) -> tuple[list[Entrant], str]:
     """The entrants with their tuned settings, and how these were found.
 
-    An ablation or a control has its algorithm's.  Raises ConfigError for a file of another
-    protocol, and for an algorithm that it does not have.
+    An ablation or a control has its algorithm's, but for what makes it one.  Raises ConfigError for
+    a file of another protocol or other common settings, and for an algorithm that it lacks.
     """
     tree = read_file(path)
     settings, made_for = tree.get("settings"), tree.get("protocol")
@@ -292,13 +327,20 @@ def applied(path: Path, entrants: Sequence[Entrant], protocol: str) -> tuple[lis
         raise ConfigError(f"{path}: no `settings`; name a {TUNED} that `rlvr-zoo tune` wrote")
     if made_for != protocol:
         raise ConfigError(f"{path}: tuned for {made_for}, not for {protocol}; tune once more")
-    classes = {registry.algorithm(name).cls: own for name, own in settings.items()}
+    if changed := differences(
+        without(tree.get("base") or {}, HARMLESS), without(dict(base), HARMLESS)
+    ):
+        raise ConfigError(f"{path}: tuned under another {', '.join(changed[:5])}; tune once more")
     tuned = []
     for entrant in entrants:
-        own = settings.get(entrant.algo, classes.get(registry.algorithm(entrant.algo).cls))
+        chosen = registry.algorithm(entrant.algo)
+        whole = entrant.algo.rpartition("-")[0] if chosen.settings else ""
+        own = settings.get(entrant.algo, settings.get(whole))
         if own is None:
             raise ConfigError(
                 f"{path}: has nothing on {entrant.algo}; tune it, too, with the same budget"
             )
-        tuned.append(replace(entrant, settings={**own, **entrant.settings}))
+        fixed = {f"algorithm.{knob}" for knob in chosen.settings}  # what makes it an ablation
+        kept = {key: value for key, value in own.items() if key not in fixed}
+        tuned.append(replace(entrant, settings={**kept, **entrant.settings}))
     return tuned, str(tree.get("budget", ""))

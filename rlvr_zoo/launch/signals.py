@@ -14,7 +14,7 @@ EX_TEMPFAIL = 75
 EXIT_CODES = {"SIGINT": 130, "SIGTERM": EX_TEMPFAIL}
 """What an interrupted command exits with, by the signal that interrupted it."""
 
-_ECHO_S = 0.5
+ECHO_S = 0.5
 """A signal this soon after another is the same one, come twice: from the terminal to all
 processes, and from the launcher to each."""
 
@@ -60,7 +60,7 @@ def stop_requests(warn: Callable[[str], None]) -> Iterator[Callable[[], int]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal last_s
-        echo, last_s = time.monotonic() - last_s < _ECHO_S, time.monotonic()
+        echo, last_s = time.monotonic() - last_s < ECHO_S, time.monotonic()
         if asked and number == signal.SIGINT and not echo:
             raise KeyboardInterrupt
         asked.append(number)

@@ -21,7 +21,8 @@ def card_of(name: str) -> str:
     except RlvrZooError:
         return ""
     package = Path(inspect.getfile(cls)).parent
-    for folder in (package / "cards", package.parent / "cards"):
+    beside = package.parent / "cards"  # in a checkout
+    for folder in (package / "cards", *([beside] if "site-packages" not in beside.parts else [])):
         for stem in (name, name.rpartition("-")[0]):
             card = folder / f"{stem}.md"
             if stem and card.is_file():

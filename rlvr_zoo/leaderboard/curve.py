@@ -9,17 +9,28 @@ import numpy as np
 from scipy.stats import t
 
 from rlvr_zoo.leaderboard.board import HELD_OUT, Interval, Point
-from rlvr_zoo.leaderboard.records import Entry
+from rlvr_zoo.leaderboard.records import Entry, Step
 from rlvr_zoo.leaderboard.statistics import MIN_SEEDS
 
 
 def accuracy(entries: Sequence[Entry]) -> tuple[Point, ...]:
-    """Held-out accuracy at the steps that all seeds were measured after."""
+    """Held-out accuracy at the steps that all seeds were measured after, and at every seed's last,
+    which a budget of tokens may put at different steps."""
     curves = [
         {each.step: each.accuracy for each in entry.record.evaluations if each.name == HELD_OUT}
         for entry in entries
     ]
-    return _points(entries, curves, within=(0.0, 1.0))
+    within = (0.0, 1.0)
+    points = _points(entries, curves, within)
+    last = [entry.record.steps_done for entry in entries]
+    if len(set(last)) == 1 or any(
+        step not in curve for step, curve in zip(last, curves, strict=True)
+    ):
+        return points
+    values = [curve[step] for step, curve in zip(last, curves, strict=True)]
+    at = [entry.steps[-1] for entry in entries if entry.steps]
+    earlier = [point for point in points if point.step < min(last)]
+    return (*earlier, _point(round(float(np.mean(last))), values, at, within))
 
 
 def signals(entries: Sequence[Entry]) -> dict[str, tuple[Point, ...]]:
@@ -55,21 +66,30 @@ def _points(
 ) -> tuple[Point, ...]:
     steps = sorted(set.intersection(*(set(curve) for curve in curves)))
     spent = [{step.step: step for step in entry.steps} for entry in entries]
-    points = []
-    for step in steps:
-        band = mean_over_seeds([curve[step] for curve in curves], within)
-        at = [mine[step] for mine in spent if step in mine]
-        points.append(
-            Point(
-                step=step,
-                tokens=float(np.mean([each.tokens for each in at])) if at else 0.0,
-                seconds=float(np.mean([each.seconds for each in at])) if at else 0.0,
-                value=band.value,
-                low=band.low,
-                high=band.high,
-            )
+    return tuple(
+        _point(
+            step,
+            [curve[step] for curve in curves],
+            [mine[step] for mine in spent if step in mine],
+            within,
         )
-    return tuple(points)
+        for step in steps
+    )
+
+
+def _point(
+    step: int, values: Sequence[float], at: Sequence[Step], within: tuple[float, float]
+) -> Point:
+    """The mean of one value a seed, and of what the seeds had spent by then."""
+    band = mean_over_seeds(values, within)
+    return Point(
+        step=step,
+        tokens=float(np.mean([each.tokens for each in at])) if at else 0.0,
+        seconds=float(np.mean([each.seconds for each in at])) if at else 0.0,
+        value=band.value,
+        low=band.low,
+        high=band.high,
+    )
 
 
 def mean_over_seeds(

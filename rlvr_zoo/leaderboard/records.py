@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ OVERSHOOT = 1.10
 """Tokens over the budget that one last step may add, as a factor."""
 MAX_REFUSED = 0.05
 """Share of sampled groups that an algorithm may send back where nothing bounds its tokens."""
+_DECISIVE = ("rlvr-zoo", "torch", "transformers")
+"""Packages whose version has to be one on a board; the others' are listed."""
 _SECONDS = ("time/sync_s", "time/rollout_s", "time/verify_s", "time/update_s")
 
 
@@ -112,7 +114,7 @@ def read_records(folders: Sequence[Path], digest: str = "") -> Records:
             [(entry.folder, entry.record) for entry in by_digest.values()],
             f"; choose one with --digest: {', '.join(sorted(by_digest))}",
         )
-    for check in (_duplicates, _unmeasured, _unequal_budgets):
+    for check in (_unmeasured, _unequal_budgets, _other_versions, _duplicates):
         bad = dict(check(entries))
         left_out += [LeftOut(where=entries[n].folder, reason=why) for n, why in bad.items()]
         entries = [entry for n, entry in enumerate(entries) if n not in bad]
@@ -184,6 +186,8 @@ def _groups_per_step(record: RunRecord) -> float:
 
 
 def _signals(metrics: Mapping[str, float]) -> dict[str, float]:
+    if not metrics.get("rollout/generated_tokens", 0.0):  # nothing was sampled: solutions
+        return {}
     signals = {"length": metrics["rollout/tokens_mean"]}
     if "rollout/entropy" in metrics:
         signals["entropy"] = metrics["rollout/entropy"]
@@ -286,6 +290,24 @@ def _unequal_budgets(entries: Sequence[Entry]) -> Iterator[tuple[int, str]]:
                 f"unequal budget: it sent back {entry.refused_share:.0%} of the groups that it"
                 " sampled; compare under a train.max_generated_tokens",
             )
+
+
+def _other_versions(entries: Sequence[Entry]) -> Iterator[tuple[int, str]]:
+    """Runs that were made with other versions of what decides numbers than most were."""
+    counts = Counter(_versions(entry) for entry in entries)
+    if not counts:
+        return
+    usual = max(sorted(counts), key=lambda versions: counts[versions])
+    for number, entry in enumerate(entries):
+        mine = _versions(entry)
+        if mine != usual:
+            other = [f"{p} {a} (others: {b})" for (p, a), (_, b) in zip(mine, usual, strict=True)
+                     if a != b]  # fmt: skip
+            yield number, f"made with another version: {', '.join(other)}"
+
+
+def _versions(entry: Entry) -> tuple[tuple[str, str], ...]:
+    return tuple((name, entry.record.versions.get(name, "")) for name in _DECISIVE)
 
 
 def seeds_of(entries: Iterable[Entry]) -> dict[tuple[str, ...], list[Entry]]:

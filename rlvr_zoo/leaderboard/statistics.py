@@ -155,8 +155,7 @@ def _error(
     least = (resolution**2, float(min(side.num_seeds for side in sides) - 1))
     parts = [
         (problems, float(num_problems - 1)),
-        (floor, usual.degrees),
-        (seeds - floor, own_degrees),
+        (seeds, own_degrees if own >= floor else max(own_degrees, usual.degrees)),
         least,
     ]
     variance = problems + seeds - luck + least[0]

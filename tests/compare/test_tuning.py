@@ -76,14 +76,69 @@ def test_an_interrupted_search_goes_on_where_it_was(tmp_path: Path) -> None:
     assert len(again) == 12, "nothing is asked for twice"
 
 
-def test_a_trial_whose_run_failed_is_no_best(tmp_path: Path) -> None:
+def test_a_trial_whose_run_failed_is_run_again_and_never_passed_over(tmp_path: Path) -> None:
     def mostly(cells: list[Cell]) -> None:
         finisher(score)([cell for cell in cells if cell.config.optimizer.lr != 3e-4])
 
     tuning = Tuning(grid_search(), ["popo"], tmp_path)
     tuning.run(3, mostly)
-    assert tuning.best() == {"popo": {"optimizer.lr": 1e-4}}
     assert [value for _, value in tuning.scores()["popo"]].count(None) == 1
+    with pytest.raises(RunFolderError, match=r"popo with lr=0\.0003 failed"):
+        tuning.save()
+    tuning.run(3, finisher(score))
+    assert tuning.best() == {"popo": {"optimizer.lr": 3e-4}}
+
+
+def test_fewer_trials_than_the_grid_has_are_counted_as_they_are(tmp_path: Path) -> None:
+    tuning = Tuning(grid_search(), ["popo"], tmp_path)
+    tuning.run(2, finisher(score))
+    assert len(tuning.scores()["popo"]) == 2
+    assert yaml.safe_load(tuning.save().read_text())["budget"].startswith("2 trials")
+
+
+def test_an_algorithm_that_had_more_trials_before_has_no_more_than_the_others(
+    tmp_path: Path,
+) -> None:
+    Tuning(grid_search(), ["popo"], tmp_path).run(3, finisher(score))
+    both = Tuning(grid_search(), ["popo", "grpo"], tmp_path)
+    both.run(1, finisher(score))
+    assert both.best() == {"popo": {"optimizer.lr": 1e-4}, "grpo": {"optimizer.lr": 1e-4}}
+    assert yaml.safe_load(both.save().read_text())["budget"].startswith("1 trials")
+
+
+def test_a_resumed_range_proposes_what_it_would_have(tmp_path: Path) -> None:
+    search = search_of(BASE, "popo", (), seeds=1)
+    whole = Tuning(search, ["popo"], tmp_path / "whole")
+    whole.run(5, finisher(score))
+    for trials in range(1, 6):
+        parts = Tuning(search, ["popo"], tmp_path / "parts")
+        parts.run(trials, finisher(score))
+    assert parts.scores() == whole.scores()
+
+
+def test_whole_numbers_stay_whole(tmp_path: Path) -> None:
+    search = search_of(BASE, "popo", ["predictor_hidden_size=64..2048"], seeds=1)
+    tuning = Tuning(search, ["popo"], tmp_path)
+    tuning.run(3, finisher(score))
+    tried = [settings["algorithm.predictor_hidden_size"] for settings, _ in tuning.scores()["popo"]]
+    assert tried[0] == 1024 and all(isinstance(value, int) for value in tried)
+
+
+def test_the_preset_has_to_be_among_what_is_searched(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"the preset of popo has 0\.0001"):
+        Tuning(grid_search("optimizer.lr=1e-3,1e-2"), ["popo"], tmp_path)
+
+
+def test_an_ablation_stays_one(tmp_path: Path) -> None:
+    path = tmp_path / "tuned.yaml"
+    found = {"popo": {"algorithm.similarity_coef": 0.3, "optimizer.lr": 3e-4}}
+    path.write_text(yaml.safe_dump({"protocol": "micro", "base": BASE, "settings": found}))
+    (nosim,), _ = applied(path, parse_entrants("popo-nosim"), "micro", BASE)
+    assert nosim.settings == {"optimizer.lr": 3e-4}
+    with pytest.raises(ConfigError, match="popo-nosim is that setting"):
+        Tuning(grid_search("similarity_coef=0.0,0.1"), ["popo-nosim"], tmp_path / "t")
+    with pytest.raises(ConfigError, match=r"tuned under another train\.max_steps"):
+        applied(path, parse_entrants("popo"), "micro", {**BASE, "train": {"max_steps": 9}})
 
 
 def test_another_search_is_not_mixed_in(tmp_path: Path) -> None:
@@ -96,7 +151,9 @@ def test_the_file_gives_a_comparison_its_settings(tmp_path: Path) -> None:
     tuning = Tuning(grid_search(), ["popo", "grpo"], tmp_path)
     tuning.run(3, finisher(score))
     path = tuning.save()
-    entrants, how = applied(path, parse_entrants("popo,popo-nosim,grpo+random_reward"), "micro")
+    entrants, how = applied(
+        path, parse_entrants("popo,popo-nosim,grpo+random_reward"), "micro", BASE
+    )
     assert [entrant.settings for entrant in entrants] == [
         {"optimizer.lr": 3e-4},
         {"optimizer.lr": 3e-4},
@@ -104,12 +161,12 @@ def test_the_file_gives_a_comparison_its_settings(tmp_path: Path) -> None:
     ]
     assert "3 trials of 2 seeds" in how and "validation" in how
     with pytest.raises(ConfigError, match="has nothing on ppo; tune it, too"):
-        applied(path, parse_entrants("ppo"), "micro")
+        applied(path, parse_entrants("ppo"), "micro", BASE)
     with pytest.raises(ConfigError, match="tuned for micro, not for math-7b"):
-        applied(path, parse_entrants("popo"), "math-7b")
+        applied(path, parse_entrants("popo"), "math-7b", BASE)
     path.write_text(yaml.safe_dump({"protocol": "micro"}))
     with pytest.raises(ConfigError, match="no `settings`"):
-        applied(path, parse_entrants("popo"), "micro")
+        applied(path, parse_entrants("popo"), "micro", BASE)
 
 
 def test_ranges_as_they_are_written() -> None:

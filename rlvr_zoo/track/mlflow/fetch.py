@@ -59,7 +59,7 @@ class Fetched:
 
 
 def fetch(uri: str, out: Path, *, digest: str = "", comparison: str = "") -> Fetched:
-    """Brings all runs of a protocol digest, or of a comparison, or all, into the new folder `out`.
+    """Brings runs into the new folder `out`: all, those of a comparison, or of a protocol.
 
     A comparison's are in OUT/ID/runs/ENTRANT/seed-N with OUT/ID/comparison.json, others in
     OUT/RUN_ID.  Each file is what was sent, by its SHA-256; samples stay on the tracker.
@@ -85,12 +85,15 @@ class _Fetch:
         self.left_out: list[tuple[str, str]] = []
 
     def fetch(self, digest: str, comparison: str) -> Fetched:
-        tags = {LEVEL: "run", DIGEST: digest, COMPARISON: comparison}
+        tags = {LEVEL: "run", COMPARISON: comparison}
         chosen = {name: value for name, value in tags.items() if value}
         runs = [
             run
             for run in runs_with(self.client, self.experiment_ids, chosen)
-            if DIGEST in run.data.tags  # one that ended before its first record shows nothing
+            if DIGEST in run.data.tags
+            and run.data.tags[DIGEST].startswith(
+                digest
+            )  # one that ended before its first record shows nothing
         ]
         for id_ in sorted({run.data.tags.get(COMPARISON, "") for run in runs} - {""}):
             self._plan(id_)
