@@ -103,8 +103,8 @@ def base_of(flags: Flags) -> dict[str, Any]:
 
 
 def run_all(comparison: Comparison, ways: Ways) -> int:
-    """Runs what is missing: 0 where all is done, 1 where a run failed, 75 where runs were stopped or
-    are run elsewhere, 75 or 130 where this was interrupted."""
+    """Runs what is missing: 0 where all is done, 1 where a run failed, 75 where runs were stopped,
+    or are run elsewhere, 75 or 130 where this was interrupted."""
     out = ways.output or Path("comparisons") / comparison.id
     with _alone(out):  # another call may add to it
         comparison = with_before(comparison, out)

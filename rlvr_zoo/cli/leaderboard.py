@@ -22,7 +22,7 @@ def leaderboard_command(sources: Sequence[str], out: Path, primary: str | None, 
     """Exit code of `rlvr-zoo leaderboard`."""
     with tempfile.TemporaryDirectory(prefix="rlvr-zoo-board-") as scratch:
         folders, left_out = _folders(sources, Path(scratch), digest)
-        board = _board(read_records(folders, digest), left_out, folders, primary)
+        board = _board(read_records(folders, digest), left_out, folders, sources, primary)
     write(board, out)
     for suite in board.suites:
         typer.echo(finding(board, suite).headline)
@@ -55,19 +55,27 @@ def _folders(
 
 
 def _board(
-    records: Records, left_out: Sequence[LeftOut], folders: Sequence[Path], primary: str | None
+    records: Records,
+    left_out: Sequence[LeftOut],
+    folders: Sequence[Path],
+    sources: Sequence[str],
+    primary: str | None,
 ) -> Board:
     if not records.entries:
         reasons = "; ".join(f"{each.where}: {each.reason}" for each in records.left_out[:3])
-        raise ConfigError(f"no run to rank in {', '.join(map(str, folders))} {reasons}".rstrip())
-    plans = [
-        Comparison.read(path.parent) for folder in folders for path in sorted(folder.rglob(PLAN))
-    ]
+        raise ConfigError(f"no run to rank in {', '.join(sources)} {reasons}".rstrip())
+    plans: list[Comparison] = []
+    bad_plans: list[LeftOut] = []
+    for path in sorted({path for folder in folders for path in folder.rglob(PLAN)}):
+        try:
+            plans.append(Comparison.read(path.parent))
+        except RunFolderError as error:
+            reason = str(error).removeprefix(f"{path}: ")
+            bad_plans.append(LeftOut(where=f"{path.parent.name}/{PLAN}", reason=reason))
     return build(
         records.entries,
-        [*records.left_out, *left_out],
+        [*records.left_out, *left_out, *bad_plans],
         primary=primary,
-        commands=[plan.command for plan in plans],
-        tunings={plan.id: plan.tuning for plan in plans},
+        plans=plans,
         cards=card_of,
     )

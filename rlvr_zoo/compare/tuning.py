@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -88,8 +88,8 @@ def parse_range(text: str) -> tuple[str, Values]:
         ends = float(low), float(high)
     except ValueError:
         raise ConfigError(f"--over {text}: write a range as KNOB=LOW..HIGH") from None
-    if not ends[0] < ends[1]:
-        raise ConfigError(f"--over {text}: the first end has to be the lower one")
+    if not -math.inf < ends[0] < ends[1] < math.inf:
+        raise ConfigError(f"--over {text}: the first end has to be the lower one, and both finite")
     return parse_values(f"{text.partition('=')[0]}=0")[0], ends
 
 
@@ -103,12 +103,19 @@ class Tuning:
         self._trials = 0
         for algo in algos:  # before anything is run
             _refuse_fixed(algo, search.space)
-            first = {key: values[0] for key, values in search.space.items()}
-            resolve(dict(search.base), merge({"algo": algo}, dotted(first)))
+            for settings in self._corners():
+                resolve(dict(search.base), merge({"algo": algo}, dotted(settings)))
         with storage(out):
             out.mkdir(parents=True, exist_ok=True)
         self._keep()
         self._studies = {algo: self._study(algo) for algo in algos}
+
+    def _corners(self) -> Iterator[dict[str, Any]]:
+        """Every value of a list, and both ends of a range, with the first of the other knobs."""
+        space = self.search.space
+        first = {key: values[0] for key, values in space.items()}
+        for key, values in space.items():
+            yield from ({**first, key: value} for value in values)
 
     def run(self, trials: int, run_cells: Callable[[list[Cell]], object]) -> None:
         """Trials until each algorithm has that many; `run_cells` runs what is not done.
@@ -181,6 +188,12 @@ class Tuning:
 
         study = self._studies[algo]
         trials = study.get_trials()
+        open_ = number < len(trials) and trials[number].state == TrialState.RUNNING
+        if open_ and (missing := set(self.search.space) - set(trials[number].params)):
+            raise RunFolderError(
+                f"{self.out}: trial {number} of {algo} was killed before it had"
+                f" {', '.join(sorted(missing))}; choose another --output"
+            )
         if number >= len(trials) or trials[number].state == TrialState.WAITING:
             size = self.search.grid_size
             if size is not None and number >= size:
@@ -233,14 +246,20 @@ class Tuning:
         """A trial without all its runs stays open: they failed, or another process runs them."""
         scores = [score for cell in cells if (score := _score(cell)) is not None]
         if len(scores) == len(cells):
-            self._studies[algo].tell(trial.number, sum(scores) / len(scores))
+            mean = sum(scores) / len(scores)
+            self._studies[algo].tell(trial.number, mean, skip_if_finished=True)
 
     # ----------------------------------------------------------------- the folder
 
     def _keep(self) -> None:
         path, tree = self.out / SEARCH, json.loads(json.dumps(asdict(self.search)))
         if path.is_file():
-            before = json.loads(path.read_bytes())
+            try:
+                before = dict(json.loads(path.read_bytes()))
+            except (ValueError, TypeError) as error:
+                raise RunFolderError(
+                    f"{path}: damaged ({error}); choose another --output"
+                ) from error
             if changed := differences(before, tree):
                 raise RunFolderError(
                     f"{self.out}: holds a search with another {', '.join(changed[:5])}; choose"
@@ -258,12 +277,16 @@ class Tuning:
                 f"{error.name} is not installed; pip install rlvr-zoo[tune]"
             ) from None
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        study = optuna.create_study(
-            study_name=algo,
-            direction="maximize",
-            storage=JournalStorage(JournalFileBackend(str(self.out / JOURNAL))),
-            load_if_exists=True,
-        )
+        path = self.out / JOURNAL
+        try:
+            study = optuna.create_study(
+                study_name=algo,
+                direction="maximize",
+                storage=JournalStorage(JournalFileBackend(str(path))),
+                load_if_exists=True,
+            )
+        except (ValueError, KeyError) as error:
+            raise RunFolderError(f"{path}: damaged ({error}); choose another --output") from error
         if not study.get_trials():
             for settings in self._first_ones(algo):
                 study.enqueue_trial(settings)
@@ -332,6 +355,9 @@ def applied(
     ):
         raise ConfigError(f"{path}: tuned under another {', '.join(changed[:5])}; tune once more")
     tuned = []
+    for name, own in settings.items():
+        if not isinstance(name, str) or not isinstance(own, dict):
+            raise ConfigError(f"{path}: settings of {name} are no mapping; tune once more")
     for entrant in entrants:
         chosen = registry.algorithm(entrant.algo)
         whole = entrant.algo.rpartition("-")[0] if chosen.settings else ""

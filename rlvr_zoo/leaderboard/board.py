@@ -131,6 +131,10 @@ class Pair:
     """Probability that a run of a scores higher than a run of b, ties halved."""
     shown: bool
     """True where the corrected p-value is below 0.05."""
+    pass_difference: Interval | None = None
+    """pass@K of a less that of b, K all samples, paired by problem; None for single samples."""
+    pass_p_holm: float | None = None
+    """Its p-value after Holm's correction over all pairs of the suite."""
 
 
 @dataclass(frozen=True, kw_only=True)

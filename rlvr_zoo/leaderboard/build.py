@@ -27,7 +27,7 @@ from rlvr_zoo.leaderboard.board import (
     SweepRow,
 )
 from rlvr_zoo.leaderboard.bootstrap import improvement_interval, iqm_interval
-from rlvr_zoo.leaderboard.power import detectable_difference
+from rlvr_zoo.leaderboard.power import detectable_at
 from rlvr_zoo.leaderboard.records import Entry, seeds_of
 from rlvr_zoo.leaderboard.statistics import (
     ALPHA,
@@ -35,15 +35,16 @@ from rlvr_zoo.leaderboard.statistics import (
     Outcomes,
     Spread,
     difference,
+    difference_error,
     holm,
     mean_interval,
-    noise_seen,
     pass_shares,
     shares,
     spread,
     tiers,
     typical,
 )
+from rlvr_zoo.track.comparison import Comparison
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,14 @@ def build(
     left_out: Sequence[LeftOut] = (),
     *,
     primary: str | None = None,
-    commands: Sequence[str] = (),
-    tunings: Mapping[str, str] | None = None,
+    plans: Sequence[Comparison] = (),
     cards: Callable[[str], str] = lambda name: "",
 ) -> Board:
     """The board of runs of one protocol digest; equal entries give equal boards.
 
     `primary` names the suite that orders the rows, else it is the first that is no held-out set.
-    `tunings` says by comparison how settings were chosen, `cards` gives an algorithm's card.
+    `plans` are the comparisons that runs belong to: they say how settings were chosen, and which
+    runs should be there.  `cards` gives an algorithm's card.
     Raises ConfigError for an unknown suite, and where only sweeps are there.
     """
     compared = [entry for entry in entries if not entry.in_sweep]
@@ -90,7 +91,10 @@ def build(
     entrants = _entrants(compared)
     names = _suites(compared, primary)
     tables = {name: _Table(name, entrants) for name in names}
-    rows = [_row(each, tables, tunings or {}, cards) for each in entrants]
+    here = {entry.comparison for entry in entries}
+    plans = [plan for plan in plans if plan.id in here]
+    tunings = {plan.id: plan.tuning for plan in plans}
+    rows = [_row(each, tables, tunings, cards) for each in entrants]
     best = {row.name: row.scores[names[0]].accuracy.value for row in rows}
     rows.sort(key=lambda row: (bool(row.not_ranked), -best[row.name], row.name))
     first = compared[0].record
@@ -103,10 +107,10 @@ def build(
         rows=tuple(rows),
         pairs=tuple(pair for table in tables.values() for pair in table.pairs),
         sweeps=tuple(_sweeps(entries, names)),
-        left_out=(*left_out, *_missing_seeds(entrants)),
+        left_out=(*left_out, *_missing(entries, left_out, plans)),
         versions=_versions(entries),
         hardware=tuple(sorted({_hardware(entry) for entry in entries})),
-        command="\n".join(commands),
+        command="\n".join(dict.fromkeys(plan.command for plan in plans)),
         run_hours=sum(entry.record.costs.total_s for entry in entries) / 3600,
     )
 
@@ -152,15 +156,30 @@ def _suites(entries: Sequence[Entry], primary: str | None) -> list[str]:
     return [primary, *(name for name in names if name != primary)]
 
 
-def _missing_seeds(entrants: Sequence[_Entrant]) -> list[LeftOut]:
-    every = {entry.record.seed for entrant in entrants for entry in entrant.entries}
-    found = []
-    for entrant in entrants:
-        missing = sorted(every - {entry.record.seed for entry in entrant.entries})
-        if missing:
-            seeds = ", ".join(map(str, missing))
-            found.append(LeftOut(where=entrant.name, reason=f"no run of seed {seeds}"))
+def _missing(
+    entries: Sequence[Entry], left_out: Sequence[LeftOut], plans: Sequence[Comparison]
+) -> list[LeftOut]:
+    """Runs that are neither there nor left out: planned ones, and seeds that others have."""
+    known = {run for entry in entries if (run := _run_of(entry.folder))}
+    known |= {run for each in left_out if (run := _run_of(each.where))}
+    planned = {run for plan in plans for run in plan.runs}
+    found = [
+        LeftOut(where=f"{folder}/seed-{seed}", reason="planned, and no run of it is here")
+        for folder, seed in sorted(planned - known)
+    ]
+    compared = [entry for entry in entries if not entry.in_sweep and not _run_of(entry.folder)]
+    every = {entry.record.seed for entry in compared}
+    for entrant in _entrants(compared):
+        for seed in sorted(every - {entry.record.seed for entry in entrant.entries}):
+            found.append(LeftOut(where=entrant.name, reason=f"no run of seed {seed}"))
     return found
+
+
+def _run_of(where: str) -> tuple[str, int] | None:
+    """(entrant's folder, seed) of a run in a comparison's folder."""
+    parts = where.split("/")
+    seed = parts[-1].removeprefix("seed-")
+    return (parts[-2], int(seed)) if len(parts) > 1 and seed.isdecimal() else None
 
 
 # --------------------------------------------------------------------------- one suite
@@ -193,6 +212,7 @@ class _Table:
             difference(self._spreads[a], self._spreads[b], self.usual, num_samples) for a, b in both
         ]
         corrected = holm([each.p for each in found])
+        passed = self._pass_differences(both, num_samples)
         return [
             Pair(
                 suite=self.name,
@@ -203,19 +223,40 @@ class _Table:
                 p_holm=p_holm,
                 improvement=improvement_interval(self.outcomes[a], self.outcomes[b]),
                 shown=p_holm < ALPHA,
+                pass_difference=wide and wide[0],
+                pass_p_holm=wide and wide[1],
             )
-            for (a, b), each, p_holm in zip(both, found, corrected, strict=True)
+            for (a, b), each, p_holm, wide in zip(both, found, corrected, passed, strict=True)
         ]
+
+    def _pass_differences(
+        self, both: Sequence[tuple[str, str]], num_samples: int
+    ) -> Sequence[tuple[Interval, float] | None]:
+        """Of pass@K, K all samples: the difference of each pair, and its p-value after Holm."""
+        if num_samples == 1:
+            return [None] * len(both)
+        names = sorted({name for pair in both for name in pair})
+        spreads = {name: spread(pass_shares(self.outcomes[name], num_samples)) for name in names}
+        usual = typical([spreads[name] for name in names if name in self.ranked])
+        found = [difference(spreads[a], spreads[b], usual, 1) for a, b in both]
+        corrected = holm([each.p for each in found])
+        return [(each.interval, p) for each, p in zip(found, corrected, strict=True)]
 
     def _suite(self, ranked: Sequence[_Entrant]) -> Suite:
         num_problems, num_samples = next(iter(self.outcomes.values())).shape[1:]
         num_seeds = min((len(each.entries) for each in ranked), default=0)
         alone = together = None
-        if len(ranked) > 1:
-            noise = noise_seen([self._spreads[each.name] for each in ranked], num_samples)
-            size = (noise, num_problems, num_samples, num_seeds)
-            alone = detectable_difference(*size, alpha=ALPHA)
-            together = detectable_difference(*size, alpha=ALPHA / max(1, len(self.pairs)))
+        if len(ranked) > 1:  # the median pair's, by the very test that pairs are put to
+            errors = [
+                difference_error(
+                    self._spreads[a.name], self._spreads[b.name], self.usual, num_samples
+                )
+                for a, b in combinations(ranked, 2)
+            ]
+            alone, together = (
+                float(np.median([detectable_at(e.variance, e.degrees, level) for e in errors]))
+                for level in (ALPHA, ALPHA / len(self.pairs))
+            )
         return Suite(
             name=self.name,
             num_problems=num_problems,

@@ -51,7 +51,9 @@ def finding(board: Board, suite: Suite, write: Write = str, asked: str | None = 
             *details,
             *_first_tier(board, suite, write),
             *_controls(against, controls, write),
+            *_pass_at(contests, suite, asked, write),
             *_limit(suite),
+            *_saturated(board, suite, asked, write),
         ),
     )
 
@@ -133,6 +135,47 @@ def _controls(pairs: list[Pair], controls: set[str], write: Write) -> Iterator[s
         if short:
             names = listing([write(name) for name in short])
             yield f"Not shown to beat the control {write(control)}: {names}."
+
+
+def _pass_at(pairs: list[Pair], suite: Suite, asked: str, write: Write) -> Iterator[str]:
+    """What learning did to variety: pass@k at all samples, tested as accuracies are."""
+    found = [pair for pair in pairs if pair.pass_difference is not None]
+    if not found:
+        return
+    shown = [pair for pair in found if (pair.pass_p_holm or 0.0) < 0.05]
+    name = f"pass@{suite.num_samples}"
+    if not shown:
+        yield f"Of {name}, no pair of contenders differs beyond noise."
+        return
+    yield f"Of {name}, {len(shown)} of {count(len(found), 'pair')} differ beyond noise."
+    for word, sign in (("higher", 1), ("lower", -1)):
+        names = [
+            pair.a if pair.b == asked else pair.b
+            for pair in shown
+            if asked in (pair.a, pair.b) and _over(pair, asked) * sign > 0
+        ]
+        if names:
+            who = listing([write(each) for each in names])
+            yield f"Shown to have a {word} {name} than {write(asked)}: {who}."
+
+
+def _over(pair: Pair, asked: str) -> float:
+    """By how much the other one's pass@K is above that of `asked`."""
+    assert pair.pass_difference is not None
+    return pair.pass_difference.value * (1 if pair.b == asked else -1)
+
+
+def _saturated(board: Board, suite: Suite, asked: str, write: Write) -> Iterator[str]:
+    """Where there is no room above the one that is to be beaten."""
+    rows = [row for row in board.rows if row.name == asked and suite.name in row.scores]
+    if not rows or suite.detectable_holm is None:
+        return
+    score = rows[0].scores[suite.name].accuracy.value
+    if 1 - score < suite.detectable_holm:
+        yield (
+            f"{write(asked)} is at {100 * score:.1f} %: nobody could have been shown to beat it"
+            " here; the suite is too easy for that question."
+        )
 
 
 def _limit(suite: Suite) -> Iterator[str]:

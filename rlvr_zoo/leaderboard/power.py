@@ -90,7 +90,13 @@ def detectable_difference(
     if problems:
         parts = runs**2 / degrees + problems**2 / max(1, num_problems - 1)
         degrees = (runs + problems) ** 2 / parts
-    return _shift(degrees, alpha, power) * math.sqrt(runs + problems)
+    return detectable_at(runs + problems, degrees, alpha, power)
+
+
+def detectable_at(variance: float, degrees: float, alpha: float, power: float = 0.8) -> float:
+    """The smallest true difference that a two-sided t-test finds with that power, for a squared
+    standard error that is known with so many degrees of freedom."""
+    return _shift(degrees, alpha, power) * math.sqrt(variance)
 
 
 def _shift(degrees: float, alpha: float, power: float) -> float:

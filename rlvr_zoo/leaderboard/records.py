@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rlvr_zoo.errors import ConfigError, RunFolderError
 from rlvr_zoo.leaderboard.board import LeftOut
 from rlvr_zoo.protocol import differences
+from rlvr_zoo.protocol import digest as digest_of
 from rlvr_zoo.track.reader import CONFIG, RunReader
 from rlvr_zoo.track.record import EvaluationRecord, RunRecord
 from rlvr_zoo.track.state import MirrorState
@@ -19,6 +21,11 @@ OVERSHOOT = 1.10
 """Tokens over the budget that one last step may add, as a factor."""
 MAX_REFUSED = 0.05
 """Share of sampled groups that an algorithm may send back where nothing bounds its tokens."""
+_DAMAGE = (
+    RunFolderError, OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
+    RecursionError,
+)  # fmt: skip
+"""What reading raises for a record that is not what it should be, in whatever way."""
 _DECISIVE = ("rlvr-zoo", "torch", "transformers")
 """Packages whose version has to be one on a board; the others' are listed."""
 _SECONDS = ("time/sync_s", "time/rollout_s", "time/verify_s", "time/update_s")
@@ -99,12 +106,13 @@ def read_records(folders: Sequence[Path], digest: str = "") -> Records:
     for where, path in _found(folders):
         try:
             entry = _read(path, where)
-        except RunFolderError as error:
+            reason = _unusable(entry)
+        except _DAMAGE as error:
             left_out.append(LeftOut(where=where, reason=_reason(error, path)))
             continue
         if not entry.record.protocol_digest.startswith(digest):
             continue
-        if reason := _unusable(entry):
+        if reason:
             left_out.append(LeftOut(where=where, reason=reason))
         else:
             entries.append(entry)
@@ -141,7 +149,8 @@ def _found(folders: Sequence[Path]) -> Iterator[tuple[str, Path]]:
 
 
 def _reason(error: Exception, path: Path) -> str:
-    return " ".join(str(error).split()).replace(f"{path.as_posix()}/", "").replace(f"{path}: ", "")
+    said = str(error) if isinstance(error, RunFolderError) else f"damaged ({error!r})"
+    return " ".join(said.split())[:300].replace(f"{path.as_posix()}/", "").replace(f"{path}: ", "")
 
 
 def _read(path: Path, where: str) -> Entry:
@@ -227,8 +236,36 @@ def _unusable(entry: Entry) -> str:
         return f"no provenance: the record has no {missing[0]}"
     if not entry.final():
         return f"no evaluation after its last step, {record.steps_done}"
-    if any(not each.outcomes for each in entry.final().values()):
-        return "its evaluations have no outcomes by problem"
+    return _inconsistent(entry) or next(filter(None, map(_odd, entry.final().values())), "")
+
+
+def _inconsistent(entry: Entry) -> str:
+    """What of a record contradicts itself; empty: nothing."""
+    record = entry.record
+    _ = entry.entrant  # reads all settings that a board reads
+    if digest_of(record.protocol_settings) != record.protocol_digest:
+        return "its settings are not those of its protocol digest"
+    if [step.step for step in entry.steps] != list(range(1, record.steps_done + 1)):
+        return f"metrics of {len(entry.steps)} of its {record.steps_done} steps"
+    names = [(each.name, each.step) for each in record.evaluations]
+    if len(set(names)) < len(names):
+        return "an evaluation is there twice"
+    costs = [value for value in asdict(record.costs).values() if isinstance(value, int | float)]
+    if any(not math.isfinite(value) or value < 0 for value in costs):
+        return "its costs are no numbers from 0 on"
+    return ""
+
+
+def _odd(evaluation: EvaluationRecord) -> str:
+    """What is wrong with the outcomes of an evaluation; empty: nothing."""
+    samples = list(evaluation.outcomes.values())
+    if not samples or {len(each) for each in samples} != {evaluation.num_samples}:
+        return f"{evaluation.name} has no outcomes by problem, or not of all samples"
+    if any(outcome not in (0, 1) for each in samples for outcome in each):
+        return f"{evaluation.name} has outcomes that are neither 0 nor 1"
+    mean = sum(map(sum, samples)) / (len(samples) * evaluation.num_samples)
+    if not abs(mean - evaluation.accuracy) < 1e-6:
+        return f"{evaluation.name} has another accuracy than its outcomes"
     return ""
 
 

@@ -90,10 +90,8 @@ class _Fetch:
         runs = [
             run
             for run in runs_with(self.client, self.experiment_ids, chosen)
-            if DIGEST in run.data.tags
-            and run.data.tags[DIGEST].startswith(
-                digest
-            )  # one that ended before its first record shows nothing
+            # one that ended before its first record has no digest, and shows nothing
+            if DIGEST in run.data.tags and run.data.tags[DIGEST].startswith(digest)
         ]
         for id_ in sorted({run.data.tags.get(COMPARISON, "") for run in runs} - {""}):
             self._plan(id_)
