@@ -159,7 +159,8 @@ def _error(
         least,
     ]
     variance = problems + seeds - luck + least[0]
-    return Error(variance, variance**2 / sum(part**2 / degrees for part, degrees in parts))
+    degrees = variance**2 / sum(part**2 / known for part, known in parts)
+    return Error(variance, max(1.0, degrees))  # less where luck explains nearly all there is
 
 
 def _pooled_degrees(sides: Sequence[Spread]) -> float:

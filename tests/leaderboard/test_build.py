@@ -7,8 +7,11 @@ import pytest
 from rlvr_zoo.errors import ConfigError
 from rlvr_zoo.leaderboard.board import Board
 from rlvr_zoo.leaderboard.build import build
+from rlvr_zoo.leaderboard.curve import accuracy
 from rlvr_zoo.leaderboard.records import read_records
 from rlvr_zoo.leaderboard.results import to_json
+from rlvr_zoo.track.comparison import Comparison, run_folder
+from rlvr_zoo.track.comparison import Entrant as PlannedEntrant
 
 from .conftest import Entrant, make_runs
 
@@ -112,3 +115,31 @@ def test_an_unknown_suite_is_named(tmp_path: Path) -> None:
     make_runs(tmp_path, FAR, seeds=3)
     with pytest.raises(ConfigError, match=r"--primary micor: not measured; .*'micro'"):
         board_of(tmp_path, primary="micor")
+
+
+def test_planned_runs_that_are_not_there_are_named(tmp_path: Path) -> None:
+    make_runs(tmp_path / "made", {"grpo": Entrant(accuracy=0.6, comparison="c-1")}, seeds=2)
+    for seed in (0, 1):
+        place = run_folder(tmp_path / "all", "grpo", seed)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "made" / f"grpo-{seed}").rename(place)
+    entrants = (PlannedEntrant(name="grpo"), PlannedEntrant(name="popo"))
+    plan = Comparison(kind="compare", id="c-1", entrants=entrants, seeds=(0, 1, 2), command="x")
+    other = Comparison(kind="compare", id="c-2", entrants=entrants, seeds=(9,), command="y")
+    records = read_records([tmp_path / "all"])
+    board = build(records.entries, records.left_out, plans=[plan, other])
+    assert [each.where for each in board.left_out] == [
+        "grpo/seed-2", "popo/seed-0", "popo/seed-1", "popo/seed-2"
+    ]  # fmt: skip
+    assert board.command == "x"
+
+
+def test_curves_end_where_scores_do_though_seeds_end_at_other_steps(tmp_path: Path) -> None:
+    make_runs(tmp_path / "a", {"grpo": Entrant(accuracy=0.6, seeds=(0, 1))}, steps=10)
+    make_runs(tmp_path / "b", {"grpo": Entrant(accuracy=0.6, seeds=(2,))}, steps=8)
+    entries = read_records([tmp_path / "a"]).entries + read_records([tmp_path / "b"]).entries
+    points = accuracy(entries)
+    ends = [entry.final()["held-out"].accuracy for entry in entries]
+    assert points[-1].value == pytest.approx(sum(ends) / 3)
+    assert points[-1].tokens == pytest.approx((10_000 + 10_000 + 8_000) / 3)
+    assert [point.step for point in points] == [0, 5, 9]

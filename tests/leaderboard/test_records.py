@@ -81,7 +81,9 @@ def test_other_problems_are_left_out(tmp_path: Path) -> None:
     record = RunRecord.read(odd / RECORD)
     last = record.evaluations[-1]
     fewer = dict(list(last.outcomes.items())[:-1])
-    change(odd, evaluations=(*record.evaluations[:-1], replace(last, outcomes=fewer)))
+    mean = sum(map(sum, fewer.values())) / (len(fewer) * last.num_samples)
+    other = replace(last, outcomes=fewer, accuracy=mean, num_problems=len(fewer))
+    change(odd, evaluations=(*record.evaluations[:-1], other))
     assert "measured on other problems" in reasons(read_records([tmp_path]))["popo-2"]
 
 
@@ -121,3 +123,49 @@ def test_without_a_budget_whoever_sends_groups_back_is_left_out(tmp_path: Path) 
     spend(tmp_path / "dapo-0", 1000.0, refused=400.0)
     found = reasons(read_records([tmp_path]))
     assert "unequal budget: it sent back" in found["dapo-0"] and len(found) == 1
+
+
+def test_a_twin_that_does_not_count_leaves_the_good_one_alone(tmp_path: Path) -> None:
+    make_runs(tmp_path / "b", TWO, seeds=1)
+    copytree(tmp_path / "b" / "popo-0", tmp_path / "a" / "popo-0")
+    spend(tmp_path / "a" / "popo-0", 1000.0, refused=400.0)
+    records = read_records([tmp_path])
+    assert {entry.folder for entry in records.entries} == {"b/grpo-0", "b/popo-0"}
+
+
+def test_another_version_is_left_out_by_name(tmp_path: Path) -> None:
+    make_runs(tmp_path, TWO, seeds=3)
+    record = RunRecord.read(tmp_path / "popo-1" / RECORD)
+    change(tmp_path / "popo-1", versions={**record.versions, "torch": "1.0"})
+    assert reasons(read_records([tmp_path])) == {
+        "popo-1": "made with another version: torch 1.0 (others: 2.13.0)"
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"algorithm": {', '"algoritm": {', "damaged"),
+        ('"group_size": 8', '"group_size": 0', "damaged"),
+        ('"total_s": 30.0', '"total_s": "NaN"', "costs"),
+        ('"temperature": 1.0', '"temperature": 0.5', "not those of its protocol digest"),
+        ('"num_samples": 4', '"num_samples": 3', "not of all samples"),
+    ],
+)
+def test_a_record_that_contradicts_itself_is_left_out(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    make_runs(tmp_path, TWO, seeds=3)
+    path = tmp_path / "popo-1" / RECORD
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    found = reasons(read_records([tmp_path]))
+    assert list(found) == ["popo-1"] and said in found["popo-1"]
+
+
+def test_metrics_that_are_cut_are_noticed(tmp_path: Path) -> None:
+    make_runs(tmp_path, TWO, seeds=3)
+    path = tmp_path / "popo-1" / "metrics.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:5]))
+    assert "of its 10 steps" in reasons(read_records([tmp_path]))["popo-1"]
