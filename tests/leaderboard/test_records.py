@@ -145,7 +145,7 @@ def test_another_version_is_left_out_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('"algorithm": {', '"algoritm": {', "damaged"),
+        ('"algorithm": {', '"algorithms": {', "damaged"),
         ('"group_size": 8', '"group_size": 0', "damaged"),
         ('"total_s": 30.0', '"total_s": "NaN"', "costs"),
         ('"temperature": 1.0', '"temperature": 0.5', "not those of its protocol digest"),
