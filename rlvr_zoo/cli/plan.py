@@ -20,7 +20,7 @@ from rlvr_zoo.models.quiet import quiet_transformers
 from rlvr_zoo.plan import devices as gpus
 from rlvr_zoo.plan.cost import UPDATE_UTILISATION, Cost, cost
 from rlvr_zoo.plan.devices import GIB, Devices
-from rlvr_zoo.plan.fit import Fit, way_out
+from rlvr_zoo.plan.fit import Fit, settled, way_out, with_setting
 from rlvr_zoo.plan.memory import MemoryPlan, as_table, estimate
 from rlvr_zoo.plan.shape import ModelShape, load_shape
 from rlvr_zoo.plan.suites import SuiteSize, sizes
@@ -75,6 +75,9 @@ def make_plan(
 ) -> Plan:
     """The plan of a run on those devices.  Raises ModelError where the shape cannot be had."""
     shape, memory_bytes = load_shape(config.model), devices.gpu.memory_bytes
+    if config.train.parallel == "deepspeed":  # to the plan it is one with FSDP2
+        config = with_setting(config, "train.parallel", "fsdp")
+    config, _ = settled(config, shape, devices.world_size, memory_bytes)  # as a run decides
     memory = estimate(config, shape, devices.world_size, memory_bytes)
     suites = sizes(config.suites)
     fits = memory.total_bytes <= memory_bytes

@@ -19,7 +19,8 @@ def test_a_plan_in_words(cli: Cli) -> None:
 
 
 def test_a_plan_that_does_not_fit_says_what_to_change(cli: Cli) -> None:
-    found = cli("plan", "--algo=popo", "--model=qwen-math-7b", "--gpus=h100x8")
+    whole = "--set=train.parallel=ddp"
+    found = cli("plan", "--algo=popo", "--model=qwen-math-7b", "--gpus=h100x8", whole)
     assert found.code == 1 and "does not fit" in found.out
     settings = [line.split()[1] for line in found.out.splitlines() if "  --set" in line]
     assert settings
@@ -28,6 +29,12 @@ def test_a_plan_that_does_not_fit_says_what_to_change(cli: Cli) -> None:
         *(f"--set={setting}" for setting in settings),
     )  # fmt: skip
     assert again.code == 0
+
+
+@pytest.mark.parametrize("parallel", ["auto", "deepspeed"])
+def test_a_plan_shards_as_a_run_does(cli: Cli, parallel: str) -> None:
+    asked = f"--set=train.parallel={parallel}"
+    assert cli("plan", "--algo=popo", "--model=qwen-math-7b", "--gpus=h100x8", asked).code == 0
 
 
 def test_a_plan_as_json(cli: Cli) -> None:
