@@ -58,8 +58,8 @@ def training(name: str, *changes: tuple[str, str, str]) -> Fault:
 
 OBSERVE_NO_GRAD = (
     LEARNER,
-    "with torch.no_grad(), self._backend.autocast():",
-    "with self._backend.autocast():",
+    "                with torch.no_grad():\n                    part = self._forward",
+    "                if True:\n                    part = self._forward",
 )
 PREPARE_NO_GRAD = (LEARNER, "        with torch.no_grad():\n            return self._algorithm.prepare",
                    "        if True:\n            return self._algorithm.prepare")  # fmt: skip
@@ -144,9 +144,9 @@ FAULTS = [
           "mask_NT / mask_NT.sum(1, keepdim=True).clamp_min(1.0) / total",
           "mask_NT / total"),
     training("totals per micro-batch, not per step",
-             (LEARNER, "mine, total, self._wrapped_head)",
+             (LEARNER, "mine, total, self.head)",
               "mine, {n: float(c[cut].sum()) for n, c in targets.counts.items()},"
-              " self._wrapped_head)")),
+              " self.head)")),
     training("totals of the rollout batch, not of the step",
              (LEARNER, "count_N[index].sum()", "count_N.sum()")),
     # ------------------------------------------------------------------- stop-gradients
@@ -164,9 +164,10 @@ FAULTS = [
     training("the copy's decay inverted",
              (COMPANIONS, "get_ema_multi_avg_fn(kind.decay)", "get_ema_multi_avg_fn(1 - kind.decay)")),
     training("the reference is the policy",
-             (LEARNER, 'self.policy if name == "policy" else self.companions[name].network', "self.policy")),
+             (LEARNER, "network = self._networks[name]", "network = self.policy")),
     training("the head is not trained",
-             (LEARNER, "*([self.head] if self.head is not None else []))\n            for", ")\n            for")),
+             (LEARNER, "            for module in self.modules.values()\n            for parameter",
+              "            for module in self._networks.values()\n            for parameter")),
     training("the temperature is ignored", (NETWORK, ".float() / temperature", ".float()")),
     training("completions are read one place too far", (NETWORK, "+ place_M - 1\n", "+ place_M\n")),
     training("gradients are not cleared after a step",
