@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from rlvr_zoo import registry
 from rlvr_zoo.cli.compare_screen import Panel
@@ -166,7 +167,32 @@ def _summarise(comparison: Comparison, out: Path, failed: Sequence[Cell]) -> Non
             console.print(f"{escape(entrant.name)}: {number} of {len(comparison.seeds)} seeds done")
     for cell in failed:
         console.print(f"failed: {escape(cell.name)}, see {escape(str(cell.log))}")
-    console.print(f"next     rlvr-zoo leaderboard --from {escape(shlex.quote(str(out)))}")
+    here = escape(shlex.quote(str(out)))
+    if comparison.kind == "sweep":
+        _show_sweep(console, out)
+        console.print(f"next     rlvr-zoo leaderboard --from COMPARISON --from {here}")
+    else:
+        console.print(f"next     rlvr-zoo leaderboard --from {here}")
+
+
+def _show_sweep(console: Console, out: Path) -> None:
+    from rlvr_zoo.leaderboard.build import suites_of
+    from rlvr_zoo.leaderboard.records import read_records
+    from rlvr_zoo.leaderboard.sweeps import sweeps_of
+    from rlvr_zoo.leaderboard.words import spread
+
+    entries = read_records([out]).entries
+    if not entries:
+        return
+    suites = suites_of(entries)
+    for sweep in sweeps_of(entries, suites):
+        table = Table(title=f"{sweep.name}, accuracy and 95 % interval")
+        for column in (*sweep.knobs, "seeds", *suites):
+            table.add_column(escape(column), justify="right")
+        for row in sweep.rows:
+            scores = [spread(row.scores[suite]) for suite in suites]
+            table.add_row(*map(str, row.values.values()), str(len(row.seeds)), *scores)
+        console.print(table)
 
 
 def _slots(cell: Cell, ways: Ways) -> Slots:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
@@ -23,12 +21,11 @@ from rlvr_zoo.leaderboard.board import (
     RunLink,
     Score,
     Suite,
-    Sweep,
-    SweepRow,
 )
 from rlvr_zoo.leaderboard.bootstrap import improvement_interval, iqm_interval
+from rlvr_zoo.leaderboard.entrants import Entrant, entrants_of
 from rlvr_zoo.leaderboard.power import detectable_at
-from rlvr_zoo.leaderboard.records import Entry, seeds_of
+from rlvr_zoo.leaderboard.records import Entry
 from rlvr_zoo.leaderboard.statistics import (
     ALPHA,
     MIN_SEEDS,
@@ -44,30 +41,8 @@ from rlvr_zoo.leaderboard.statistics import (
     tiers,
     typical,
 )
+from rlvr_zoo.leaderboard.sweeps import sweeps_of
 from rlvr_zoo.track.comparison import Comparison
-
-
-@dataclass(frozen=True)
-class _Entrant:
-    """All seeds of one algorithm with one set of settings."""
-
-    name: str
-    entries: list[Entry]
-
-    @property
-    def control(self) -> bool:
-        return bool(self.entries[0].record.control)
-
-    @property
-    def tested(self) -> bool:
-        """True where there are seeds enough to tell luck."""
-        return len(self.entries) >= MIN_SEEDS
-
-    def outcomes(self, suite: str) -> Outcomes:
-        """S x P x K, problems by name."""
-        finals = [entry.final()[suite] for entry in self.entries]
-        problems = sorted(finals[0].outcomes)
-        return np.array([[final.outcomes[p] for p in problems] for final in finals], dtype=np.int64)
 
 
 def build(
@@ -88,8 +63,8 @@ def build(
     compared = [entry for entry in entries if not entry.in_sweep]
     if not compared:
         raise ConfigError("only runs of sweeps are there; add the comparison that they belong to")
-    entrants = _entrants(compared)
-    names = _suites(compared, primary)
+    entrants = entrants_of(compared)
+    names = suites_of(compared, primary)
     tables = {name: _Table(name, entrants) for name in names}
     here = {entry.comparison for entry in entries}
     plans = [plan for plan in plans if plan.id in here]
@@ -106,7 +81,7 @@ def build(
         suites=tuple(table.suite for table in tables.values()),
         rows=tuple(rows),
         pairs=tuple(pair for table in tables.values() for pair in table.pairs),
-        sweeps=tuple(_sweeps(entries, names)),
+        sweeps=tuple(sweeps_of(entries, names)),
         left_out=(*left_out, *_missing(entries, left_out, plans)),
         versions=_versions(entries),
         hardware=tuple(sorted({_hardware(entry) for entry in entries})),
@@ -115,37 +90,10 @@ def build(
     )
 
 
-# --------------------------------------------------------------------------- entrants and suites
+# --------------------------------------------------------------------------- what was measured
 
 
-def _entrants(entries: Sequence[Entry]) -> list[_Entrant]:
-    """Named by the algorithm, and by the settings that differ where it entered with several."""
-    groups = list(seeds_of(entries).values())
-    by_name: dict[str, list[list[Entry]]] = defaultdict(list)
-    for mine in groups:
-        record = mine[0].record
-        plain = record.algorithm + (f"+{record.control}" if record.control else "")
-        by_name[plain].append(mine)
-    found = []
-    for plain, alike in by_name.items():
-        varied = _varied([mine[0] for mine in alike])
-        for mine in alike:
-            shown = " ".join(f"{_last(key)}={mine[0].settings.get(key)}" for key in varied)
-            found.append(_Entrant(f"{plain} {shown}".rstrip(), mine))
-    return sorted(found, key=lambda entrant: entrant.name)
-
-
-def _varied(entries: Sequence[Entry]) -> list[str]:
-    """Settings in which they differ."""
-    keys = sorted({key for entry in entries for key in entry.settings})
-    return [key for key in keys if len({repr(entry.settings.get(key)) for entry in entries}) > 1]
-
-
-def _last(key: str) -> str:
-    return key.rpartition(".")[2]
-
-
-def _suites(entries: Sequence[Entry], primary: str | None) -> list[str]:
+def suites_of(entries: Sequence[Entry], primary: str | None = None) -> list[str]:
     """Suites that every run was measured on, the one that orders the rows first."""
     common = set.intersection(*(set(entry.final()) for entry in entries))
     names = sorted(common, key=lambda name: (name == HELD_OUT, name))
@@ -169,7 +117,7 @@ def _missing(
     ]
     compared = [entry for entry in entries if not entry.in_sweep and not _run_of(entry.folder)]
     every = {entry.record.seed for entry in compared}
-    for entrant in _entrants(compared):
+    for entrant in entrants_of(compared):
         for seed in sorted(every - {entry.record.seed for entry in entrant.entries}):
             found.append(LeftOut(where=entrant.name, reason=f"no run of seed {seed}"))
     return found
@@ -188,7 +136,7 @@ def _run_of(where: str) -> tuple[str, int] | None:
 class _Table:
     """Everything that is computed of one suite."""
 
-    def __init__(self, name: str, entrants: Sequence[_Entrant]) -> None:
+    def __init__(self, name: str, entrants: Sequence[Entrant]) -> None:
         self.name = name
         self.outcomes = {each.name: each.outcomes(name) for each in entrants}
         tested = [each for each in entrants if each.tested]
@@ -242,7 +190,7 @@ class _Table:
         corrected = holm([each.p for each in found])
         return [(each.interval, p) for each, p in zip(found, corrected, strict=True)]
 
-    def _suite(self, ranked: Sequence[_Entrant]) -> Suite:
+    def _suite(self, ranked: Sequence[Entrant]) -> Suite:
         num_problems, num_samples = next(iter(self.outcomes.values())).shape[1:]
         num_seeds = min((len(each.entries) for each in ranked), default=0)
         alone = together = None
@@ -266,7 +214,7 @@ class _Table:
             detectable_holm=together,
         )
 
-    def score(self, entrant: _Entrant) -> Score:
+    def score(self, entrant: Entrant) -> Score:
         outcomes_SPK = self.outcomes[entrant.name]
         num_samples = outcomes_SPK.shape[2]
         powers = sorted({1 << n for n in range(12) if 1 << n <= num_samples} | {num_samples})
@@ -299,7 +247,7 @@ def _spread(outcomes_SPK: Outcomes) -> Spread:
 
 
 def _row(
-    entrant: _Entrant,
+    entrant: Entrant,
     tables: Mapping[str, _Table],
     tunings: Mapping[str, str],
     cards: Callable[[str], str],
@@ -323,7 +271,7 @@ def _row(
     )
 
 
-def _not_ranked(entrant: _Entrant) -> str:
+def _not_ranked(entrant: Entrant) -> str:
     if entrant.control:
         return "a control"
     number = len(entrant.entries)
@@ -360,49 +308,7 @@ def _link(entry: Entry) -> RunLink:
     )
 
 
-# --------------------------------------------------------------------------- sweeps and the rest
-
-
-def _sweeps(entries: Sequence[Entry], suites: Sequence[str]) -> list[Sweep]:
-    by_id: dict[str, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        if entry.in_sweep:
-            by_id[entry.comparison].append(entry)
-    found = []
-    for _, mine in sorted(by_id.items()):
-        knobs = _varied(mine)
-        algorithm = mine[0].record.algorithm
-        rows = [_sweep_row(seeds, knobs, suites) for seeds in seeds_of(mine).values()]
-        rows.sort(key=lambda row: tuple(_sortable(row.values[_last(knob)]) for knob in knobs))
-        shown = tuple(_last(knob) for knob in knobs)
-        found.append(
-            Sweep(
-                name=f"{algorithm}: {', '.join(shown)}",
-                algorithm=algorithm,
-                knobs=shown,
-                rows=tuple(rows),
-            )
-        )
-    return sorted(found, key=lambda sweep: sweep.name)
-
-
-def _sweep_row(entries: Sequence[Entry], knobs: Sequence[str], suites: Sequence[str]) -> SweepRow:
-    mine = _Entrant("", list(entries))
-    measured = [name for name in suites if all(name in entry.final() for entry in entries)]
-    scores = {}
-    for name in measured:
-        outcomes_SPK = mine.outcomes(name)
-        scores[name] = mean_interval(shares(outcomes_SPK), outcomes_SPK.shape[2])
-    return SweepRow(
-        values={_last(knob): entries[0].settings.get(knob) for knob in knobs},
-        seeds=tuple(entry.record.seed for entry in entries),
-        scores=scores,
-    )
-
-
-def _sortable(value: Any) -> tuple[int, float, str]:
-    number = isinstance(value, int | float)
-    return (0, float(value), "") if number else (1, 0.0, str(value))
+# --------------------------------------------------------------------------- the rest
 
 
 def _versions(entries: Sequence[Entry]) -> dict[str, tuple[str, ...]]:

@@ -99,3 +99,13 @@ def wait(ready: Callable[[], bool], process: "subprocess.Popen[str] | None" = No
         if process is not None and process.poll() is not None:
             raise AssertionError(process.communicate()[1])
         time.sleep(0.05)
+
+
+def test_a_sweep_ends_with_its_table(launch: Launch, tmp_path: Path) -> None:
+    command = ("sweep", "--algo=popo", "--over=similarity_coef=0,0.1", "--seeds=1")
+    code, err = run(launch, *command, "--max-steps=1", "--output=out")
+    assert code == 0, err
+    assert "popo: similarity_coef, accuracy and 95 % interval" in err
+    assert [line.split("│")[1].strip() for line in err.splitlines() if line.startswith("│")] == [
+        "0.0", "0.1"
+    ]  # fmt: skip
