@@ -5,6 +5,7 @@ they are imported; child processes inherit it.
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ os.environ |= {
     "TOKENIZERS_PARALLELISM": "false",
     "DO_NOT_TRACK": "1",
 }
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 TIERS = ("unit", "contract", "golden", "smoke", "perf", "gpu")
 """Markers, fastest first.  A folder of that name marks its tests; a test in any other is `unit`."""

@@ -211,7 +211,7 @@ def test_a_folder_in_use_and_a_tracker_that_is_not_there(
         fetch(f"sqlite:///{tmp_path / 'nowhere.db'}", tmp_path / "back")
     assert not (tmp_path / "nowhere.db").exists()
     with pytest.raises(TrackerError, match="leave out the quote"):
-        fetch(tracker, tmp_path / "back2", digest="a' or 'b")
+        fetch(tracker, tmp_path / "back2", comparison="a' or 'b")
 
 
 def test_a_tracker_that_is_down(tmp_path: Path) -> None:
