@@ -90,7 +90,7 @@ def ours(algo: str, size: Size, report: Report) -> None:
             "mfu": utilisation(flops, update_s),
             "mfu_with_prompts": utilisation(all_flops, update_s),
             "parts_s": part_seconds(parts, size.timed_steps),
-            "micro_batch_tokens": learner._micro_batch_tokens,  # smaller than told after an OOM
+            "micro_batch_tokens": learner.micro_batch_tokens,  # smaller than told after an OOM
             "skipped": metrics["train/skipped"],
         },
     )

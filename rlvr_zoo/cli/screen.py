@@ -49,6 +49,7 @@ class Screen:
         self._warmup: TaskID | None = None
         self._training: TaskID | None = None
         self._suites: dict[str, TaskID] = {}
+        self._micro_batch_tokens = 0.0
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -87,6 +88,7 @@ class Screen:
             self.say(escape(note))
         if resumed_at:
             self.say(f"resumed after step {resumed_at}")
+        self._micro_batch_tokens = config.train.micro_batch_tokens
         self._training = self._progress.add_task(
             "training", total=config.train.max_steps, completed=resumed_at, note=""
         )
@@ -99,6 +101,13 @@ class Screen:
             self.warn(f"step {step}: the loss or the gradient is not finite; the step is left out")
         elif metrics.get("train/skipped") == 1:
             self.warn(f"step {step}: no rollout gives a signal, so no step was taken")
+        tokens = metrics.get("train/micro_batch_tokens", 0.0)  # none of an untrained control
+        if 0 < tokens < self._micro_batch_tokens:
+            self._micro_batch_tokens = tokens
+            self.warn(
+                f"step {step}: out of memory; it was taken, and others will be, with micro-batches"
+                f" of {tokens:.0f} tokens at most (train.micro_batch_tokens)"
+            )
 
     def evaluating(self, standing: Standing) -> None:
         name = standing.name

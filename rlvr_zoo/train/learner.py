@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -13,19 +13,18 @@ from torch import Tensor, nn
 
 from rlvr_zoo.api import Algorithm, Critic, Output, Outputs, Spec, Targets
 from rlvr_zoo.config import RunConfig
-from rlvr_zoo.errors import DeviceMemoryError, DivergedError, PluginError, first_line
+from rlvr_zoo.errors import DivergedError, PluginError
 from rlvr_zoo.functional.mismatch import with_gradient_scaled
 from rlvr_zoo.train.adapters import add_adapters, merged, own
 from rlvr_zoo.train.backend import Backend
 from rlvr_zoo.train.companions import CompanionModel
 from rlvr_zoo.train.network import Network, prove_drivable, width_of
 from rlvr_zoo.train.optimizer import make_optimizer, set_lr
+from rlvr_zoo.train.passes import Passes
 from rlvr_zoo.train.recompute import recompute_activations
-from rlvr_zoo.train.rows import Rows, micro_batches
+from rlvr_zoo.train.rows import Rows
 from rlvr_zoo.train.schedule import learning_rate
 from rlvr_zoo.train.sharding import moved, shape_of
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -73,7 +72,7 @@ class Learner:
         self.num_optimizer_steps = 0
         self.num_bad_steps = 0
         """In a row, until now: loss or gradient not finite."""
-        self._micro_batch_tokens = config.train.micro_batch_tokens
+        self._passes = Passes(config.train, backend, self.optimizer.zero_grad)
         self._total_optimizer_steps = (
             config.train.max_steps * config.train.minibatches * config.train.epochs
         )
@@ -94,6 +93,11 @@ class Learner:
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """The policy's, as rollout engines take them; gone through on every rank."""
         return merged(self.policy.lm)
+
+    @property
+    def micro_batch_tokens(self) -> int:
+        """The most of a micro-batch; less than was asked for where memory ran out."""
+        return self._passes.micro_batch_tokens
 
     # ----------------------------------------------------------------- prepare
 
@@ -119,25 +123,22 @@ class Learner:
         """A model's outputs on all rows."""
         network = self._networks[name]
         number, tokens = rows.batch.mask_NT.shape
+        everything = torch.arange(number, device=rows.ids_NL.device)
 
-        def compute() -> dict[Output, Tensor]:
-            found = {
-                output: torch.zeros(
-                    number,
-                    width_of(network.lm) if output == "hidden" else tokens,
-                    device=self._backend.device,
-                )
-                for output in sorted(wanted)
-            }
-            for cut, weight in self._share(torch.arange(number, device=rows.ids_NL.device), rows):
-                with torch.no_grad():
-                    part = self._forward(network, rows.take(cut), wanted)
-                for output, tensor in part.items():
-                    found[output][cut] += tensor * weight
-            return found
+        def one(cut: Tensor, weight: float) -> tuple[Tensor, dict[Output, Tensor]]:
+            with torch.no_grad():
+                part = self._forward(network, rows.take(cut), wanted)
+            return cut, {output: tensor * weight for output, tensor in part.items()}
 
-        mine = self._within_memory(compute, rows)
-        return {output: self._backend.sum(tensor) for output, tensor in mine.items()}
+        parts = self._passes.over(everything, rows, one)
+        found: dict[Output, Tensor] = {}
+        for output in sorted(wanted):
+            width = width_of(network.lm) if output == "hidden" else tokens
+            mine = torch.zeros(number, width, device=self._backend.device)
+            for cut, part in parts:
+                mine[cut] += part[output]
+            found[output] = self._backend.sum(mine)
+        return found
 
     def _forward(
         self, network: nn.Module, rows: Rows, wanted: frozenset[Output]
@@ -151,52 +152,6 @@ class Learner:
                 self._config.rollout.temperature,
             )
         return {output: outputs[output] for output in wanted}
-
-    def _within_memory(self, compute: Callable[[], T], rows: Rows) -> T:
-        """What `compute` gives; where a rank lacks the memory, all begin anew with micro-batches
-        of half the size.  Raises DeviceMemoryError where that cannot help."""
-        while True:
-            error = ""
-            try:
-                result = compute()
-            except torch.OutOfMemoryError as found:
-                error = first_line(found)
-            if self._backend.is_sharded:  # the other ranks wait in the middle of a pass
-                if error:
-                    raise DeviceMemoryError(self._too_large(error, self._micro_batch_tokens // 2))
-                return result
-            if not self._backend.any(bool(error)):
-                return result
-            self.optimizer.zero_grad()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            longest = int(rows.total_tokens_N.max())
-            if self._micro_batch_tokens <= longest:  # a row by itself
-                raise DeviceMemoryError(self._too_large(error or "another rank's", 0))
-            self._micro_batch_tokens = max(longest, self._micro_batch_tokens // 2)
-
-    def _too_large(self, error: str, budget: int) -> str:
-        ways = [f"train.micro_batch_tokens={budget}"] if budget else []
-        if not self._config.train.gradient_checkpointing:
-            ways.append("train.gradient_checkpointing=true")
-        ways.append("more GPUs" if self._backend.is_sharded else "train.parallel=fsdp on more GPUs")
-        return (
-            f"rank {self._backend.rank} is out of memory ({error}); go on by the same command (with"
-            f" --resume where there is a checkpoint) and {', or '.join(ways)}"
-        )
-
-    def _share(
-        self, index: Int64[Tensor, "m"], rows: Rows
-    ) -> list[tuple[Int64[Tensor, "k"], float]]:
-        """This rank's part of every micro-batch of `index`, and what it weighs.
-
-        Of sharded models all ranks must run equally many passes: one that has no row of a
-        micro-batch repeats another's, at weight 0.
-        """
-        rank, world = self._backend.rank, self._backend.world_size
-        cuts = micro_batches(index, rows.total_tokens_N, self._micro_batch_tokens, world)
-        idle = [(cut[:1], 0.0) for cut in cuts if self._backend.is_sharded and len(cut) <= rank]
-        return [(cut[rank::world], 1.0) for cut in cuts if len(cut) > rank] + idle
 
     # ----------------------------------------------------------------- update
 
@@ -215,7 +170,7 @@ class Learner:
         total = {name: count_N[index].sum().item() for name, count_N in targets.counts.items()}
         if len(active) == 0 or (targets.needs and total[targets.needs] == 0):
             return StepReport({"train/skipped": 1.0, "train/not_finite": 0.0, "train/lr": lr}, 0)
-        mine = self._within_memory(lambda: self._gradient(rows, targets, total, active), rows)
+        mine = self._gradient(rows, targets, total, active)
         self._backend.sum_gradients(self.parameters)
         metrics = self._backend.sum_metrics(mine)
         grad_norm = self._backend.clip(self.parameters, self._config.optimizer.max_grad_norm)
@@ -256,14 +211,19 @@ class Learner:
         active: Int64[Tensor, "k"],
     ) -> dict[str, Tensor]:
         """Adds up the gradient of this rank's active rows, and its share of the metrics."""
-        self.optimizer.zero_grad()
-        sums: dict[str, Tensor] = {}
-        for cut, weight in self._share(active, rows):
+
+        def one(cut: Tensor, weight: float) -> dict[str, Tensor]:
             loss, metrics = self._loss(rows.take(cut), targets, cut, total)
             (loss * weight).backward()
             self._backend.rest()
-            for name, value in {"train/loss": loss, **metrics}.items():
-                sums[name] = sums.get(name, 0.0) + value.detach() * weight
+            found = {"train/loss": loss, **metrics}
+            return {name: value.detach() * weight for name, value in found.items()}
+
+        self.optimizer.zero_grad()
+        sums: dict[str, Tensor] = {}
+        for found in self._passes.over(active, rows, one):
+            for name, value in found.items():
+                sums[name] = sums.get(name, 0.0) + value
         return sums
 
     def _loss(

@@ -142,6 +142,7 @@ class Run:
         for name in sorted(names):
             values = [report.metrics[name] for report in reports if name in report.metrics]
             metrics[name] = sum(values) / len(values)
+        metrics["train/micro_batch_tokens"] = float(self.learner.micro_batch_tokens)
         return metrics, sum(report.trained_tokens for report in reports)
 
     def _optimize(self, rows: Rows, targets: Targets, index: Tensor) -> StepReport:

@@ -7,9 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, distributed, nn
 
-_all_gather = getattr(distributed, "all_gather_single", distributed.all_gather_into_tensor)
-_reduce_scatter = getattr(distributed, "reduce_scatter_single", distributed.reduce_scatter_tensor)
-"""Under the names that torch 2.13 gave them."""
+from rlvr_zoo.train.meetings import all_gather, reduce_scatter
 
 
 class Part(nn.Parameter):
@@ -39,7 +37,7 @@ class Part(nn.Parameter):
         """The whole tensor of which this is every rank's part; called on all of them."""
         row = _padded(mine, len(self.padded))
         rows = row.new_empty(distributed.get_world_size() * len(row))
-        _all_gather(rows, row)
+        all_gather(rows, row)
         return rows[: self.shape_of_whole.numel()].view(self.shape_of_whole)
 
     @torch.no_grad()
@@ -47,7 +45,7 @@ class Part(nn.Parameter):
         """Adds this rank's part of the sum of all ranks' gradients of the weight."""
         summed = torch.empty_like(self.padded)
         size = distributed.get_world_size() * len(summed)
-        _reduce_scatter(summed, _padded(grad.flatten(), size))
+        reduce_scatter(summed, _padded(grad.flatten(), size))
         mine = summed[: len(self)]
         self.grad = mine if self.grad is None else self.grad.add_(mine)
 

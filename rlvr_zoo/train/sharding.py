@@ -9,13 +9,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from rlvr_zoo.train.meetings import Meetings
 from rlvr_zoo.train.part import part_of
 
 
-def shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype) -> None:
+def shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype, meetings: Meetings) -> None:
     """Splits every weight over the ranks, in place; what is held and updated stays fp32.
 
     Forward and backward compute in `dtype`.  Gradients are summed over ranks in fp32.
@@ -25,13 +26,14 @@ def shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype) -> None:
         reduce_dtype=torch.float32,
         cast_forward_inputs=False,  # masks count tokens, which bf16 does up to 256 only
     )
-    parts = [*blocks(module), module]
-    for part in parts:
+    parts = [
         fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+        for part in (*blocks(module), module)
+    ]
     for part in parts:
-        assert isinstance(part, FSDPModule)
         part.set_gradient_divide_factor(1.0)  # a sum: losses are shares of totals already
         part.set_force_sum_reduction_for_comms(True)  # gloo knows no other
+    meetings.count(parts[-1], parts)
 
 
 def blocks(module: nn.Module) -> list[nn.Module]:
