@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
+from torch import distributed
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -248,6 +250,21 @@ def test_a_second_process_waits_and_does_not_make_it_again(cache: Path) -> None:
     assert ensure_tiny(first_one_finishes, SMALL) == folder
     assert heard == ["another process is making the tiny model; waiting for it"]
     assert (folder / "model.safetensors").stat().st_mtime_ns == weights
+
+
+def test_any_rank_can_make_it(cache: Path) -> None:
+    """transformers' own way to save a model writes nothing on ranks other than the first."""
+    distributed.init_process_group("fake", rank=1, world_size=2, store=FakeStore())
+    try:
+        folder = ensure_tiny(recipe=SMALL)
+    finally:
+        distributed.destroy_process_group()
+    model, tokenizer, _ = make(SMALL, silent)
+    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight)
+    assert len(AutoTokenizer.from_pretrained(folder)) == len(tokenizer)
+    assert loaded.config.architectures == ["Qwen2ForCausalLM"]  # which vLLM reads
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
