@@ -22,6 +22,14 @@ os.environ |= {
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hides GPUs from all tests but those of `-m gpu`: a trainer takes what it sees, and the other
+    tests' own tensors are on the CPU."""
+    if config.getoption("markexpr") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 TIERS = ("unit", "contract", "golden", "smoke", "perf", "gpu")
 """Markers, fastest first.  A folder of that name marks its tests; a test in any other is `unit`."""
 
