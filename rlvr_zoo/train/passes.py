@@ -57,7 +57,9 @@ class Passes:
             self._backend.meetings.begin()
             try:
                 found.append(one(cut, weight))
-            except torch.OutOfMemoryError as raised:
+            except RuntimeError as raised:
+                if not lacks_memory(raised):
+                    raise
                 error = first_line(raised)
             if error:  # and not before the exception is gone, which holds on to the pass
                 break
@@ -77,7 +79,9 @@ class Passes:
             for _ in range(others):
                 self._backend.meetings.begin()
                 least()
-        except torch.OutOfMemoryError as raised:
+        except RuntimeError as raised:
+            if not lacks_memory(raised):
+                raise
             raise DeviceMemoryError(self._too_large(first_line(raised), 0)) from raised
 
     def _too_large(self, error: str, budget: int) -> str:
@@ -102,6 +106,11 @@ class Passes:
         cuts = micro_batches(index, rows.total_tokens_N, self.micro_batch_tokens, world)
         idle = [(cut[:1], 0.0) for cut in cuts if self._backend.is_sharded and len(cut) <= rank]
         return [(cut[rank::world], 1.0) for cut in cuts if len(cut) > rank] + idle
+
+
+def lacks_memory(error: RuntimeError) -> bool:
+    """Is the GPU's memory too small?  cuBLAS, which wants some of its own, has no class for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
 
 
 def _free() -> None:

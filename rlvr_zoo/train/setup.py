@@ -52,6 +52,7 @@ from rlvr_zoo.train.control import Solutions
 from rlvr_zoo.train.fitting import fit
 from rlvr_zoo.train.learner import Learner
 from rlvr_zoo.train.mismatch import DTYPES
+from rlvr_zoo.train.passes import lacks_memory
 from rlvr_zoo.verify.base import Verifier
 
 CLOSE_TIMEOUT_S = 30.0
@@ -139,7 +140,9 @@ def _within_memory(run: loop.Run, state: State) -> RunRecord:
     """Where memory runs out elsewhere than in the passes, which the learner sees to."""
     try:
         return run.train(state)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not lacks_memory(error):
+            raise
         raise DeviceMemoryError(
             f"out of memory ({first_line(error)}); `rlvr-zoo plan` shows what takes it: set a"
             " smaller rollout.batch_tokens, optimizer.moments=8bit, or train.parallel=fsdp"

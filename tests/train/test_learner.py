@@ -148,9 +148,13 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights(
         assert torch.equal(parameter, now[name])
 
 
-@pytest.mark.parametrize("fails_at", [0, 3])
+FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+FULL_FOR_CUBLAS = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
+
+
+@pytest.mark.parametrize(("fails_at", "error"), [(0, FULL), (3, FULL), (3, FULL_FOR_CUBLAS)])
 def test_a_step_that_runs_out_of_memory_is_taken_in_smaller_pieces(
-    learner_of: Callable[..., Learner], fails_at: int
+    learner_of: Callable[..., Learner], fails_at: int, error: RuntimeError
 ) -> None:
     """With the gradient that it would have had, wherever it had come to."""
     settings = ("optimizer.max_grad_norm=0", "train.micro_batch_tokens=40")
@@ -161,7 +165,7 @@ def test_a_step_that_runs_out_of_memory_is_taken_in_smaller_pieces(
     def full(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         widths.append(inputs[0].numel())
         if len(widths) > fails_at and inputs[0].numel() > 20:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+            raise error
 
     learner.policy.register_forward_pre_hook(full)
     got = gradient(learner)
@@ -174,12 +178,20 @@ def test_a_row_that_does_not_fit_ends_the_run(learner_of: Callable[..., Learner]
     learner = learner_of("grpo")
 
     def full(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        raise FULL
 
-    learner.policy.register_forward_pre_hook(full)
+    hook = learner.policy.register_forward_pre_hook(full)
     with pytest.raises(DeviceMemoryError, match=r"rank 0 .*1 GiB.*gradient_checkpointing") as said:
         learner.prepare(rows())
     assert "\n" not in str(said.value)
+    hook.remove()
+
+    def broken(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    learner.policy.register_forward_pre_hook(broken)
+    with pytest.raises(RuntimeError, match="illegal"):  # a fault, which shows its traceback
+        learner.prepare(rows())
 
 
 def test_a_step_moves_along_the_advantage(learner_of: Callable[..., Learner]) -> None:
