@@ -58,8 +58,8 @@ def training(name: str, *changes: tuple[str, str, str]) -> Fault:
 
 OBSERVE_NO_GRAD = (
     LEARNER,
-    "                with torch.no_grad():\n                    part = self._forward",
-    "                if True:\n                    part = self._forward",
+    "            with torch.no_grad():\n                part = self._forward",
+    "            if True:\n                part = self._forward",
 )
 PREPARE_NO_GRAD = (LEARNER, "        with torch.no_grad():\n            return self._algorithm.prepare",
                    "        if True:\n            return self._algorithm.prepare")  # fmt: skip
