@@ -18,9 +18,10 @@ from rlvr_zoo.errors import ConfigError
 from rlvr_zoo.leaderboard.power import MEASURED, TYPICAL, detectable_difference
 from rlvr_zoo.models.quiet import quiet_transformers
 from rlvr_zoo.plan import devices as gpus
-from rlvr_zoo.plan.cost import UPDATE_UTILISATION, Cost, cost
+from rlvr_zoo.plan.cost import LAYER_SECONDS, UPDATE_UTILISATION, Cost, cost
 from rlvr_zoo.plan.devices import GIB, Devices
 from rlvr_zoo.plan.fit import Fit, settled, way_out, with_setting
+from rlvr_zoo.plan.host import HostPlan, host
 from rlvr_zoo.plan.memory import MemoryPlan, as_table, estimate
 from rlvr_zoo.plan.shape import ModelShape, load_shape
 from rlvr_zoo.plan.suites import SuiteSize, sizes
@@ -28,23 +29,46 @@ from rlvr_zoo.resolve import resolve
 
 
 @dataclass(frozen=True)
+class Takes:
+    """What some settings take on some GPUs, beside these GPUs' memory."""
+
+    config: RunConfig
+    devices: Devices
+    cost: Cost
+    host: HostPlan
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that is printed."""
 
-    config: RunConfig
     shape: ModelShape
-    devices: Devices
+    given: Takes
+    """With the settings as they are."""
     memory: MemoryPlan
-    cost: Cost
     suites: list[SuiteSize]
     seeds: int
     utilisation: float
     fit: Fit | None
     """A way out, where the run does not fit as it is."""
+    suggested: Takes | None
+    """With the settings of the way out."""
+
+    @property
+    def config(self) -> RunConfig:
+        return self.given.config
+
+    @property
+    def devices(self) -> Devices:
+        return self.given.devices
 
     @property
     def fits(self) -> bool:
         return self.memory.total_bytes <= self.devices.gpu.memory_bytes
+
+    def gpu_hours(self, takes: Takes) -> float:
+        """Of all seeds."""
+        return self.seeds * takes.cost.hours * takes.devices.world_size
 
 
 def plan_command(flags: Flags, gpu_text: str, seeds: int, utilisation: float, as_json: bool) -> int:
@@ -80,17 +104,25 @@ def make_plan(
     config, _ = settled(config, shape, devices.world_size, memory_bytes)  # as a run decides
     memory = estimate(config, shape, devices.world_size, memory_bytes)
     suites = sizes(config.suites)
+
+    def takes(config: RunConfig, devices: Devices) -> Takes:
+        planned = cost(config, shape, devices, suites, utilisation)
+        return Takes(config, devices, planned, host(config, shape, devices))
+
     fits = memory.total_bytes <= memory_bytes
+    fit = None if fits else way_out(config, shape, devices.world_size, memory_bytes)
+    suggested = None
+    if fit is not None:
+        suggested = takes(fit.config, devices.doubled_to(fit.world_size))
     return Plan(
-        config=config,
         shape=shape,
-        devices=devices,
+        given=takes(config, devices),
         memory=memory,
-        cost=cost(config, shape, devices, suites, utilisation),
         suites=suites,
         seeds=seeds,
         utilisation=utilisation,
-        fit=None if fits else way_out(config, shape, devices.world_size, memory_bytes),
+        fit=fit,
+        suggested=suggested,
     )
 
 
@@ -110,7 +142,7 @@ def _detectable(plan: Plan) -> Iterator[tuple[SuiteSize, float | None, bool]]:
 
 
 def _as_json(plan: Plan) -> dict[str, Any]:
-    memory, fit = plan.memory, plan.fit
+    memory = plan.memory
     return {
         "algorithm": plan.config.algo,
         "model": plan.config.model.name,
@@ -127,18 +159,46 @@ def _as_json(plan: Plan) -> dict[str, Any]:
                 for phase, parts in memory.phases.items()
             },
         },
-        "change": None
-        if fit is None
-        else {
-            "arguments": fit.arguments(plan.devices),
-            "total_bytes": round(fit.memory.total_bytes),
-        },
-        "cost": {**asdict(plan.cost), "hours": plan.cost.hours, "utilisation": plan.utilisation},
+        "change": _change_as_json(plan),
+        **_takes_as_json(plan, plan.given),
         "seeds": plan.seeds,
         "suites": [
             {**asdict(suite), "detectable_points": points, "measured_noise": measured}
             for suite, points, measured in _detectable(plan)
         ],
+    }
+
+
+def _change_as_json(plan: Plan) -> dict[str, Any] | None:
+    if plan.fit is None or plan.suggested is None:
+        return None
+    return {
+        "arguments": plan.fit.arguments(plan.devices),
+        "total_bytes": round(plan.fit.memory.total_bytes),
+        "world_size": plan.fit.world_size,
+        **_takes_as_json(plan, plan.suggested),
+    }
+
+
+def _takes_as_json(plan: Plan, takes: Takes) -> dict[str, Any]:
+    cost, host = takes.cost, takes.host
+    return {
+        "cost": {
+            **asdict(cost),
+            "hours": cost.hours,
+            "gpu_hours": plan.gpu_hours(takes),
+            "utilisation": plan.utilisation,
+        },
+        "host_bytes": {
+            "start": round(host.start_bytes),
+            "training": round(host.training_bytes),
+            "saving": round(host.saving_bytes),
+        },
+        "disk_bytes": {
+            "checkpoint": {name: round(size) for name, size in host.checkpoint.items()},
+            "checkpoints": host.num_checkpoints,
+            "total": round(host.disk_bytes),
+        },
     }
 
 
@@ -154,8 +214,8 @@ def _show(plan: Plan) -> None:
     )
     console.print(_memory_table(plan.memory))
     _say_fit(console, plan)
-    console.print()
-    _say_cost(console, plan)
+    _say_cost(console, plan, plan.suggested or plan.given)
+    _say_host(console, plan.suggested or plan.given)
     if plan.suites:
         console.print()
         console.print(_suite_table(plan))
@@ -187,17 +247,20 @@ def _say_fit(console: Console, plan: Plan) -> None:
         f" [bold]{'fits' if plan.fits else 'does not fit'}[/bold]"
     )
     if plan.fits:
+        console.print()
         return
     if plan.fit is None:
         console.print("no combination of settings was found that fits; take a smaller model")
+        console.print("\nif it did fit:")
         return
     console.print(f"fits with ({plan.fit.memory.total_bytes / GIB:.1f} GiB):")
     for argument in plan.fit.arguments(devices):
         console.print(f"  {argument}", markup=False)
+    console.print("\nwith these settings:")
 
 
-def _say_cost(console: Console, plan: Plan) -> None:
-    found, config = plan.cost, plan.config
+def _say_cost(console: Console, plan: Plan, takes: Takes) -> None:
+    found, config = takes.cost, takes.config
     tokens = f"{found.generated_tokens / 1e6:,.1f} M tokens generated"
     if found.generated_tokens_most > found.generated_tokens:
         tokens += f" (up to {found.generated_tokens_most / 1e6:,.1f} M with resampling)"
@@ -205,12 +268,33 @@ def _say_cost(console: Console, plan: Plan) -> None:
         f"{config.train.max_steps} steps, at most: {tokens},"
         f" {found.trained_tokens / 1e6:,.1f} M trained"
     )
+    engine = f"engine {config.rollout.engine}"
+    if found.rollout_bound == "kernels":
+        engine += f", at {1e3 * LAYER_SECONDS:.0f} ms a layer and token, which is assumed"
     console.print(
-        f"{found.hours:.1f} h a seed: rollout {found.rollout_hours:.1f} (engine"
-        f" {config.rollout.engine}), update {found.update_hours:.1f} (at"
-        f" {100 * plan.utilisation:.0f} % of peak), evaluation {found.evaluate_hours:.1f};"
-        f" {plan.seeds} seeds: {plan.seeds * found.hours * plan.devices.world_size:,.0f} GPU hours"
+        f"{found.hours:.1f} h a seed: rollout {found.rollout_hours:.1f} ({engine}), update"
+        f" {found.update_hours:.1f} (at {100 * plan.utilisation:.0f} % of peak), evaluation"
+        f" {found.evaluate_hours:.1f}; {plan.seeds} seeds on {takes.devices}:"
+        f" {plan.gpu_hours(takes):,.0f} GPU hours"
     )
+
+
+def _say_host(console: Console, takes: Takes) -> None:
+    found, number = takes.host, takes.host.num_checkpoints
+    ranks = takes.devices.gpus_per_machine
+    times = f"{found.start_bytes / GIB:.1f} GiB at the start"
+    times += f" ({ranks} ranks, models whole)" if ranks > 1 else ""
+    if found.training_bytes:
+        times += f", {found.training_bytes / GIB:.1f} in training (moments)"
+    times += f", {found.saving_bytes / GIB:.1f} where the main rank saves"
+    console.print(f"memory of a machine beside its GPUs, tensors only: {times}")
+    disk = f"disk: {found.checkpoint_bytes / GIB:.1f} GiB a checkpoint"
+    if number > takes.config.checkpoint.keep:
+        why = f"checkpoint.keep={takes.config.checkpoint.keep} and one more while saving"
+        disk += f", {found.disk_bytes / GIB:.1f} for {number} ({why})"
+    elif number > 1:
+        disk += f", {found.disk_bytes / GIB:.1f} for {number}, which are all"
+    console.print(disk)
 
 
 def _suite_table(plan: Plan) -> Table:

@@ -4,13 +4,14 @@ Update: floating-point operations over the GPUs' peak rate at a stated utilisati
 that a token passes costs 2 forward, 2 for the activation's gradient and 2 for the weight's.
 Sampling: each decoded token reads weights and cache once from memory, at a stated share of the
 bandwidth, and costs 2 operations a parameter; the transformers engine is bound by the time to
-start its kernels where that is longer.
+start its kernels, which is assumed, where that is longer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rlvr_zoo import registry
 from rlvr_zoo.api import Output, Spec
@@ -30,8 +31,13 @@ DECODE_UTILISATION = 0.4
 BANDWIDTH_SHARE = 0.6
 """Share of the memory's bandwidth that decoding reaches."""
 LAYER_SECONDS = 1e-3
-"""What the transformers engine takes a layer and token at least, whatever the layer's size."""
+"""What the transformers engine takes a layer and token at least, whatever the layer's size;
+assumed, not measured."""
 HOUR = 3600.0
+
+Bound = Literal["", "memory", "arithmetic", "kernels"]
+"""What decides how long a decoded token takes: the memory's bandwidth, the rate of operations, or
+LAYER_SECONDS; nothing where nothing is decoded."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,8 @@ class Cost:
     update_hours: float
     evaluate_hours: float
     """Held-out problems, and suites whose size is known."""
+    rollout_bound: Bound
+    """Of sampling for training."""
 
     @property
     def hours(self) -> float:
@@ -71,7 +79,8 @@ def cost(
     operations = steps * step_operations(config, shape, spec, work)
     update = operations / (rate * utilisation * devices.world_size)
     decoder = _Decoder(config, shape, devices, rate)
-    rollout = steps * decoder.seconds(work.rows, work.prompt_tokens, work.completion_tokens)
+    sampling = (work.rows, work.prompt_tokens, work.completion_tokens)
+    rollout = steps * decoder.seconds(*sampling)
     return Cost(
         generated_tokens=generated,
         generated_tokens_most=rounds * generated,
@@ -79,6 +88,7 @@ def cost(
         rollout_hours=rollout / HOUR,
         update_hours=update / HOUR,
         evaluate_hours=_evaluation_seconds(config, decoder, work, suites) / HOUR,
+        rollout_bound=decoder.bound(*sampling),
     )
 
 
@@ -133,25 +143,44 @@ class _Decoder:
 
     def seconds(self, rows: int, prompt_tokens: int, completion_tokens: int) -> float:
         """To sample rows, shared out to all GPUs, with every completion at its limit."""
-        if not rows or self.config.rollout.engine == "replay":
+        if not self._samples(rows):
             return 0.0
-        shape, bandwidth = self.shape, self.devices.gpu.bandwidth_gb_s * 1e9 * BANDWIDTH_SHARE
         mine = -(-rows // self.devices.world_size)
-        row_tokens = prompt_tokens + completion_tokens
-        at_once = self._at_once(mine, row_tokens)
+        at_once = self._at_once(mine, prompt_tokens + completion_tokens)
+        token = max(self._token_seconds(at_once, prompt_tokens, completion_tokens).values())
+        prompts = -(-mine // self.config.rollout.group_size)
+        prefill = 2 * prompts * prompt_tokens * self.shape.num_parameters
+        prefill_seconds = prefill / (self.rate * DECODE_UTILISATION)
+        return (mine / at_once) * completion_tokens * token + prefill_seconds
+
+    def bound(self, rows: int, prompt_tokens: int, completion_tokens: int) -> Bound:
+        """What decides the time of a decoded token."""
+        if not self._samples(rows):
+            return ""
+        mine = -(-rows // self.devices.world_size)
+        at_once = self._at_once(mine, prompt_tokens + completion_tokens)
+        token = self._token_seconds(at_once, prompt_tokens, completion_tokens)
+        return max(token, key=lambda bound: token[bound])
+
+    def _samples(self, rows: int) -> bool:
+        return rows > 0 and self.config.rollout.engine != "replay"
+
+    def _token_seconds(
+        self, at_once: int, prompt_tokens: int, completion_tokens: int
+    ) -> dict[Bound, float]:
+        """Seconds of one token of each row, by what each bound takes alone."""
+        shape, bandwidth = self.shape, self.devices.gpu.bandwidth_gb_s * 1e9 * BANDWIDTH_SHARE
         width = FP32 if self.config.train.precision == "fp32" else BF16
         weights = width * shape.num_parameters
         cache = at_once * cache_bytes(self.config, shape)
         cache *= prompt_tokens + completion_tokens / 2
         operations = 2 * at_once * shape.num_parameters
         least = LAYER_SECONDS * shape.num_layers * (self.config.rollout.engine == "transformers")
-        token = max(
-            (weights + cache) / bandwidth, operations / (self.rate * DECODE_UTILISATION), least
-        )
-        prompts = -(-mine // self.config.rollout.group_size)
-        prefill = 2 * prompts * prompt_tokens * shape.num_parameters
-        prefill_seconds = prefill / (self.rate * DECODE_UTILISATION)
-        return (mine / at_once) * completion_tokens * token + prefill_seconds
+        return {
+            "memory": (weights + cache) / bandwidth,
+            "arithmetic": operations / (self.rate * DECODE_UTILISATION),
+            "kernels": least,
+        }
 
     def _at_once(self, rows: int, row_tokens: int) -> int:
         rollout = self.config.rollout

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from rlvr_zoo.errors import ConfigError, NotFoundError, nearest
 
 GIB = 1 << 30
+GPUS_OF_A_MACHINE = 8
+"""The most that are taken for one machine's where none that large was named."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,17 @@ class Devices:
     @property
     def world_size(self) -> int:
         return self.gpus_per_machine * self.num_machines
+
+    def doubled_to(self, world_size: int) -> Devices:
+        """As many GPUs as this times a power of two: in this machine up to eight, then in more of
+        the kind."""
+        each, machines = self.gpus_per_machine, self.num_machines
+        while each * machines < world_size:
+            if machines == 1 and 2 * each <= GPUS_OF_A_MACHINE:
+                each *= 2
+            else:
+                machines *= 2
+        return Devices(self.gpu, each, machines)
 
     def __str__(self) -> str:
         machines = f"x{self.num_machines}" if self.num_machines > 1 else ""

@@ -27,6 +27,8 @@ class Fit:
     """Changes that make the run fit, in the order in which they were tried."""
 
     changes: tuple[Change, ...]
+    config: RunConfig
+    """The configuration with these changes."""
     world_size: int
     memory: MemoryPlan
 
@@ -35,7 +37,7 @@ class Fit:
         found = []
         for name, value in self.changes:
             if name == "--gpus":
-                found.append(f"--gpus {devices.gpu.name}x{value}")
+                found.append(f"--gpus {devices.doubled_to(self.world_size)}")
             else:
                 shown = str(value).lower() if isinstance(value, bool) else value
                 found.append(f"--set {name}={shown}")
@@ -71,7 +73,8 @@ def way_out(
         changes = [each for each in changes if each[0] != change[0]] + [change]
         if fits(changes):
             changes = _needed(changes, fits)
-            return Fit(tuple(changes), _changed(config, world_size, changes)[1], memory(changes))
+            changed, ranks = _changed(config, world_size, changes)
+            return Fit(tuple(changes), changed, ranks, memory(changes))
     return None
 
 

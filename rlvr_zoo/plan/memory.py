@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from rlvr_zoo.api import Critic, Output, Spec
 from rlvr_zoo.config import RunConfig
+from rlvr_zoo.plan.parameters import Parameters
 from rlvr_zoo.plan.shape import ModelShape
-from rlvr_zoo.plan.work import Work, share_of, spec_of, trained_models, work_of
+from rlvr_zoo.plan.work import Work, share_of, spec_of, work_of
 
 FP32, BF16 = 4, 2
 MOMENT_BYTES = {"fp32": 8.0, "8bit": 2.0 + 8 / 256, "offload": 0.0}
@@ -80,9 +80,8 @@ def estimate(
     `work` gives rows and tokens where they are known better than from the settings.  Raises
     ConfigError for LoRA targets that the model does not have.
     """
-    estimate_ = _Estimate(
-        config, shape, spec_of(config), work or work_of(config, shape), world_size, on_gpu
-    )
+    held = Parameters(config, shape, spec_of(config))
+    estimate_ = _Estimate(held, work or work_of(config, shape), world_size, on_gpu)
     static = estimate_.static()
     phases = {name: static | parts for name, parts in estimate_.update().items()}
     phases["rollout"] = static | estimate_.rollout(gpu_memory_bytes)
@@ -91,14 +90,20 @@ def estimate(
 
 @dataclass(frozen=True)
 class _Estimate:
-    config: RunConfig
-    shape: ModelShape
-    spec: Spec
+    held: Parameters
     work: Work
     world_size: int
     on_gpu: bool
 
     # ------------------------------------------------------------- how the run is set up
+
+    @property
+    def config(self) -> RunConfig:
+        return self.held.config
+
+    @property
+    def shape(self) -> ModelShape:
+        return self.held.shape
 
     @cached_property
     def sharded(self) -> bool:
@@ -113,56 +118,19 @@ class _Estimate:
         """Bytes of a number that matrix products take."""
         return BF16 if self.narrow else FP32
 
-    @cached_property
-    def adapters(self) -> int:
-        return self.shape.num_adapter_parameters(self.config.lora)
-
-    @cached_property
-    def trained(self) -> dict[str, frozenset[Output]]:
-        return trained_models(self.spec)
-
     # ------------------------------------------------------------- what stays
 
     def static(self) -> Parts:
         split = self.world_size if self.sharded else 1
-        shape, adapters = self.shape, self.adapters
-        held = shape.num_parameters + adapters + self._value_head("policy")
-        companions = 0
-        for name in self.spec.companions:
-            if not adapters or self.sharded:  # sharded ones have a base of their own
-                companions += shape.num_parameters
-            companions += adapters
-            companions += self._value_head(name)
-        moments = MOMENT_BYTES[self.config.optimizer.moments] * self.num_trained
+        held = self.held
+        # sharded companions have a base of their own beside adapters
+        companions = held.companions(own_bases=self.sharded)
         return {
-            "weights": FP32 * held / split,
+            "weights": FP32 * held.policy / split,
             "companions": FP32 * companions / split,
-            "head": FP32 * self.num_head_parameters / split,
-            "moments": moments / split,
+            "head": FP32 * held.head / split,
+            "moments": MOMENT_BYTES[self.config.optimizer.moments] * held.trained / split,
         }
-
-    def _value_head(self, name: str) -> int:
-        has_one = isinstance(self.spec.companions.get(name), Critic)
-        has_one |= name == "policy" and "value" in self.spec.loss["policy"]
-        return self.shape.hidden_size + 1 if has_one else 0
-
-    @cached_property
-    def num_head_parameters(self) -> int:
-        return num_parameters_of_head(self.spec, self.shape.hidden_size)
-
-    @cached_property
-    def num_trained(self) -> int:
-        """Parameters with gradients and moments."""
-        total = self.num_head_parameters
-        for name in self.trained:
-            total += self._value_head(name)
-            if self.adapters:
-                total += self.adapters
-                continue
-            total += self.shape.num_parameters
-            if name != "policy" and not self.shape.tied:  # a critic speaks no tokens
-                total -= self.shape.num_embedding_parameters
-        return total
 
     # ------------------------------------------------------------- an optimizer step
 
@@ -171,18 +139,18 @@ class _Estimate:
         shape = self.shape
         share = share_of(self.config, self.work, self.world_size)
         checkpointed = self.config.train.gradient_checkpointing
-        speaks = bool(self.trained["policy"] & {"logp", "entropy"})
-        full = not self.adapters
-        grads = FP32 * self.num_trained / (self.world_size if self.sharded else 1)
+        speaks = bool(self.held.models["policy"] & {"logp", "entropy"})
+        full = not self.held.adapters
+        grads = FP32 * self.held.trained / (self.world_size if self.sharded else 1)
         earlier = grads if share.micro_batches > 1 else 0.0
 
-        models = len(self.trained)
+        models = len(self.held.models)
         kept = models * share.tokens * shape.num_layers * self._kept_bytes()
         norm = share.tokens * 3 * shape.hidden_size * FP32
         # completion tokens' features are taken out of all, for logits and values
         features = share.completion_tokens * shape.hidden_size * FP32
         ends = sum(
-            norm + features * bool(outputs - {"hidden"}) for outputs in self.trained.values()
+            norm + features * bool(outputs - {"hidden"}) for outputs in self.held.models.values()
         )
         flow = share.tokens * self._flow_bytes()
         chunk = min(self.config.train.logits_tokens, share.completion_tokens)
@@ -241,7 +209,7 @@ class _Estimate:
         shape = self.shape
         hidden, inner = shape.hidden_size, shape.intermediate_size
         heads = 2 * shape.head_dim * (shape.num_heads + shape.num_kv_heads)
-        ranks = self.config.lora.rank * len(shape.linear_maps) if self.adapters else 0
+        ranks = self.config.lora.rank * len(shape.linear_maps) if self.held.adapters else 0
         if not self.narrow:
             numbers = 6 * hidden + heads + shape.num_heads + 4 * inner + ranks
             return FP32 * numbers
@@ -264,7 +232,7 @@ class _Estimate:
     def _copies(self, checkpointed: bool) -> tuple[float, float]:
         """Weights in the type of computation, at the forward pass' end and in the backward pass."""
         shape = self.shape
-        models = len(self.trained)
+        models = len(self.held.models)
         body = shape.num_layers * shape.num_layer_parameters
         if self.sharded:  # the root stays gathered, and of the layers the present and the next one
             gathered = shape.num_root_parameters + 2 * shape.num_layer_parameters
@@ -280,7 +248,7 @@ class _Estimate:
 
     def _scattered(self) -> float:
         """Under FSDP: gradients of a layer and of the root, whole, on their way to the ranks."""
-        if not self.sharded or self.adapters:
+        if not self.sharded or self.held.adapters:
             return 0.0
         whole = self.shape.num_layer_parameters + self.shape.num_root_parameters
         return whole * (self.width + (FP32 if self.narrow else 0))
@@ -317,7 +285,7 @@ class _Estimate:
             return float(self.width * shape.num_parameters)
         if not self.narrow:
             return 0.0
-        if self.adapters:  # autocast keeps no copies of frozen weights
+        if self.held.adapters:  # autocast keeps no copies of frozen weights
             return float(BF16 * shape.num_embedding_parameters)
         inside = shape.num_layers * shape.num_layer_parameters
         return float(BF16 * (inside + shape.num_embedding_parameters))
@@ -330,17 +298,6 @@ def cache_bytes(config: RunConfig, shape: ModelShape) -> float:
     narrow = config.train.precision == "bf16" and not autocast
     pair = 2 * (BF16 if narrow else FP32)
     return float(shape.num_layers * shape.num_kv_heads * shape.head_dim * pair)
-
-
-def num_parameters_of_head(spec: Spec, width: int) -> int:
-    """Of the trained head that the algorithm builds on features of that width; 0 for none."""
-    if spec.head is None:
-        return 0
-    import torch
-
-    with torch.device("meta"):
-        head = spec.head(width)
-    return sum(p.numel() for p in head.parameters())
 
 
 def as_table(plan: MemoryPlan) -> list[tuple[str, float]]:

@@ -26,11 +26,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rlvr_zoo.errors import RunFolderError, StorageError, first_line
+from rlvr_zoo.plan.checkpoints import Contents
 from rlvr_zoo.track.storage import storage, sync_folder
-from rlvr_zoo.train.adapters import has_adapters, merged, own
+from rlvr_zoo.train.adapters import adapter_parameters, has_adapters, merged, own
 from rlvr_zoo.train.learner import Learner
 from rlvr_zoo.train.optimizer import load_state, state_of
-from rlvr_zoo.train.sharding import put, whole
+from rlvr_zoo.train.sharding import put, shape_of, whole
 
 POLICY = "policy"
 _PREFIX, _PARTIAL = "step-", ".partial-"
@@ -96,6 +97,20 @@ def _files(learner: Learner) -> dict[str, dict[str, nn.Parameter]]:
     if not has_adapters(learner.policy):
         policy = {name: p for name, p in policy.items() if not name.startswith(_LM)}
     return files | ({f"{POLICY}_extra": policy} if policy else {})
+
+
+def contents(learner: Learner) -> Contents:
+    """How much a learner's checkpoint holds; nothing is gathered."""
+
+    def number(parameters: Iterable[Tensor]) -> int:
+        return sum(shape_of(parameter).numel() for parameter in parameters)
+
+    lm = learner.policy.lm
+    return Contents(
+        policy=number(lm.parameters()) - number(adapter_parameters(lm)),
+        beside=sum(number(parameters.values()) for parameters in _files(learner).values()),
+        trained=number(learner.parameters),
+    )
 
 
 def save(
@@ -173,6 +188,11 @@ def newest(folder: Path) -> Path | None:
     """The newest whole checkpoint; None where there is none."""
     complete = _complete(folder)
     return complete[-1] if complete else None
+
+
+def number_in(folder: Path) -> int:
+    """How many whole ones are there."""
+    return len(_complete(folder))
 
 
 def load(path: Path, learner: Learner) -> State:

@@ -68,9 +68,9 @@ class Run:
         """
         self._began, self._spent = time.perf_counter(), self.record.costs
         self._evaluate(state)
-        while not self._ends(state):
+        while not self.ends(state):
             state = self._step(state)
-            last = self._ends(state)
+            last = self.ends(state)
             stopping = max(self.backend.gather(self.should_stop()))
             if last or stopping or _due(state.step, self.config.checkpoint.every):
                 self._save(state)
@@ -79,7 +79,7 @@ class Run:
             self._evaluate(state)  # what is left undone here, a resumed run begins with
         return self._finish("finished")
 
-    def _ends(self, state: State) -> bool:
+    def ends(self, state: State) -> bool:
         """True after the last step."""
         train = self.config.train
         spent = 0 < train.max_generated_tokens <= state.generated_tokens
@@ -213,7 +213,7 @@ class Run:
         step = state.step
         done = {(each.step, each.name) for each in self.record.evaluations}
         for evaluator in self.evaluators:
-            at_an_end = step == 0 or self._ends(state)
+            at_an_end = step == 0 or self.ends(state)
             if (at_an_end or _due(step, evaluator.every)) and (step, evaluator.name) not in done:
                 self._measure(evaluator, step)
 

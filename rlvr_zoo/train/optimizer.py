@@ -140,7 +140,8 @@ def state_of(optimizer: torch.optim.Optimizer, keep: bool = True) -> dict[str, A
     """
     found: dict[int, dict[str, Any]] = {}
     for number, parameter in enumerate(_parameters(optimizer)):
-        values = {n: _whole(v, parameter) for n, v in optimizer.state.get(parameter, {}).items()}
+        mine = optimizer.state.get(parameter, {})
+        values = {name: _whole(value, parameter, keep) for name, value in mine.items()}
         if keep:
             found[number] = values
     return {"state": found}
@@ -189,22 +190,26 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _whole(value: Tensor, parameter: Tensor) -> Tensor | dict[str, Tensor]:
-    """A step, a moment, or the pieces of one in 8 bits, of the whole parameter."""
+def _whole(value: Tensor, parameter: Tensor, keep: bool) -> Tensor | dict[str, Tensor]:
+    """A step, a moment, or the pieces of one in 8 bits, of the whole parameter, where kept."""
     mine = local(value)
     if type(mine) is not Tensor:
         from rlvr_zoo.train.eight_bit import pieces
 
-        return {name: _gathered(piece, parameter) for name, piece in pieces(mine).items()}
-    return _gathered(mine, parameter)
+        return {name: _gathered(piece, parameter, keep) for name, piece in pieces(mine).items()}
+    return _gathered(mine, parameter, keep)
 
 
-def _gathered(mine: Tensor, parameter: Tensor) -> Tensor:
-    """Not by torchao's own full_tensor, which does not wait for what it gathers."""
+def _gathered(mine: Tensor, parameter: Tensor, keep: bool) -> Tensor:
+    """On the host, and only on a rank that keeps it: the others' copies would lie beside its own.
+
+    Not by torchao's own full_tensor, which does not wait for what it gathers.
+    """
     if mine.ndim == 0:
         return mine
     if isinstance(parameter, Part):
-        return parameter.gathered(mine.to(parameter.device)).cpu()
+        found = parameter.gathered(mine.to(parameter.device))
+        return found.cpu() if keep else mine
     if not isinstance(parameter, DTensor):
         return mine
     is_moment = mine.shape == parameter.to_local().shape  # else scales, as many on every rank
@@ -215,7 +220,8 @@ def _gathered(mine: Tensor, parameter: Tensor) -> Tensor:
         shape=parameter.shape if is_moment else None,
         stride=parameter.stride() if is_moment else None,
     )
-    return sharded.full_tensor().cpu()
+    found = sharded.full_tensor()
+    return found.cpu() if keep else mine
 
 
 def _part(saved: Tensor | Mapping[str, Tensor], name: str, parameter: Tensor) -> Tensor:

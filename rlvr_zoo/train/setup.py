@@ -44,7 +44,7 @@ from rlvr_zoo.track.folder import RunFolder
 from rlvr_zoo.track.mirror import Mirror
 from rlvr_zoo.track.reader import CHECKPOINTS, CONFIG, suites_folder
 from rlvr_zoo.track.record import EvaluationRecord, RunRecord
-from rlvr_zoo.train import checkpoint, extras, loop, ranks
+from rlvr_zoo.train import checkpoint, extras, loop, ranks, room
 from rlvr_zoo.train.backend import Backend
 from rlvr_zoo.train.checkpoint import State
 from rlvr_zoo.train.collect import Collector
@@ -105,6 +105,7 @@ def execute(config: RunConfig, output: Path, resume: bool, observer: Observer) -
             config, problem_set, benchmarks, model, engines, verifier, backend, folder, output,
             observer, should_stop,
         )  # fmt: skip
+        _look_at_the_disk(run, state, output, observer.warn)
         if folder is not None:
             folder.write_record(run.record)
         if folder is not None and config.track.mlflow:
@@ -118,6 +119,17 @@ def execute(config: RunConfig, output: Path, resume: bool, observer: Observer) -
         if mirror is not None:
             mirror.close(CLOSE_TIMEOUT_S)
         return record
+
+
+def _look_at_the_disk(
+    run: loop.Run, state: State, output: Path, warn: Callable[[str], None]
+) -> None:
+    """Raises ConfigError where no checkpoint fits there."""
+    if run.ends(state):  # none will be written
+        return
+    found = room.look(output / CHECKPOINTS, run.learner, run.config, run.backend, state.step)
+    if found:
+        warn(found)
 
 
 def _train(run: loop.Run, state: State) -> RunRecord:

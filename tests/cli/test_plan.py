@@ -31,6 +31,47 @@ def test_a_plan_that_does_not_fit_says_what_to_change(cli: Cli) -> None:
     assert again.code == 0
 
 
+def test_hours_are_those_of_settings_that_can_run(cli: Cli) -> None:
+    arguments = ("--algo=ppo", "--model=qwen-math-7b", "--gpus=rtx3090", "--seeds=3")
+    found = cli("plan", *arguments)
+    tree = json.loads(cli("plan", *arguments, "--json").out)
+    change = tree["change"]
+    assert found.code == 1 and change["world_size"] > 1
+    (gpus,) = [each.split()[1] for each in change["arguments"] if each.startswith("--gpus")]
+    out = " ".join(found.out.split())
+    assert "with these settings:" in out and out.count("h a seed") == 1
+    assert f"3 seeds on {gpus}: {change['cost']['gpu_hours']:,.0f} GPU hours" in out
+    asked = [each.split()[1] for each in change["arguments"] if each.startswith("--set")]
+    again = cli(
+        "plan", "--algo=ppo", "--model=qwen-math-7b", f"--gpus={gpus}", "--seeds=3", "--json",
+        *(f"--set={setting}" for setting in asked),
+    )  # fmt: skip
+    assert again.code == 0
+    other = json.loads(again.out)
+    for name in ("cost", "host_bytes", "disk_bytes"):
+        assert other[name] == change[name] and other[name] != tree[name]
+    assert other["cost"]["gpu_hours"] == 3 * other["cost"]["hours"] * other["world_size"]
+
+
+def test_hosts_and_disk(cli: Cli) -> None:
+    """By hand: 7.6156 B parameters and a predictor of 29.4 M, a momentum copy, fp32 moments."""
+    arguments = ("--algo=popo", "--model=qwen-math-7b", "--gpus=h100x8", *FITS)
+    out = " ".join(cli("plan", *arguments).out.split())
+    assert "454.8 GiB at the start (8 ranks, models whole), 113.8 where the main rank saves" in out
+    assert "113.8 GiB a checkpoint, 341.4 for 3 (checkpoint.keep=2 and one more while" in out
+    out = " ".join(cli("plan", *arguments, "--set=checkpoint.every=0").out.split())
+    assert "113.8 GiB a checkpoint" in out and "one more" not in out
+    offload = "--set=optimizer.moments=offload"
+    assert "57.0 in training (moments)" in " ".join(cli("plan", *arguments, offload).out.split())
+
+
+def test_an_assumed_time_is_called_so_where_it_decides(cli: Cli) -> None:
+    arguments = ("plan", "--algo=popo", "--model=qwen-math-7b", "--gpus=h100x8")
+    words = "at 1 ms a layer and token, which is assumed"
+    assert words in " ".join(cli(*arguments).out.split())
+    assert words not in " ".join(cli(*arguments, "--set=rollout.engine=vllm").out.split())
+
+
 @pytest.mark.parametrize("parallel", ["auto", "deepspeed"])
 def test_a_plan_shards_as_a_run_does(cli: Cli, parallel: str) -> None:
     asked = f"--set=train.parallel={parallel}"

@@ -108,10 +108,7 @@ def measured(
     """The second of two optimizer steps on made-up rollouts: moments are there by then."""
     config = configured(algo, work, group_size, settings)
     shape = shape_of(lm)
-    chosen = algorithm(algo)
-    knobs: Any = build(chosen.cls.Config, config.algorithm, "algorithm")
-    spec = chosen.cls.spec(knobs)
-    learner = Learner(lm, chosen.cls(knobs), spec, config, Backend(config.train.precision))
+    learner = learner_of(lm, config)
     held = [learner.policy, *(c.network for c in learner.companions.values())]
     held += [learner.head] if learner.head is not None else []
     with PeakBytes(weights(held)) as memory:
@@ -123,6 +120,14 @@ def measured(
             assert report.trained_tokens == work.rows * work.completion_tokens
     planned = estimate(config, shape, world_size=1, work=work, on_gpu=False)
     return Measured(memory.peak, MemoryPlan(without_rollout(planned), on_gpu=False))
+
+
+def learner_of(lm: PreTrainedModel, config: RunConfig) -> Learner:
+    """As a run makes it; `lm` becomes the policy."""
+    chosen = algorithm(config.algo)
+    knobs: Any = build(chosen.cls.Config, config.algorithm, "algorithm")
+    backend = Backend(config.train.precision)
+    return Learner(lm, chosen.cls(knobs), chosen.cls.spec(knobs), config, backend)
 
 
 def measured_rollout(lm: PreTrainedModel, work: Work, precision: str) -> Measured:

@@ -78,6 +78,28 @@ def test_decoding_is_bound_by_memory(shape: ModelShape) -> None:
     assert h100 / h200 == pytest.approx(4800 / 3350, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("settings", "gpus", "bound"),
+    [
+        ((), "h100x8", "kernels"),  # 28 layers, 28 ms; 15 GB at 2 TB/s take 8
+        (("rollout.engine=vllm",), "h100x8", "memory"),
+        ((), "rtx3090x8", "memory"),  # 15 GB at 0.56 TB/s, 27 ms, and the cache
+        # 128 rows x 15 GFLOP at 14 TFLOP/s, 137 ms; 30 GB and a cache of 15 take 81
+        (("train.precision=fp32", "rollout.rollouts_per_step=128"), "rtx3090", "arithmetic"),
+        (("rollout.engine=replay", "rollout.replay=/runs/a"), "h100x8", ""),
+    ],
+)
+def test_what_decides_a_token_s_time(
+    settings: tuple[str, ...], gpus: str, bound: str, shape: ModelShape
+) -> None:
+    assert cost(config("popo", *settings), shape, parse(gpus)).rollout_bound == bound
+
+
+def test_kernels_take_a_millisecond_a_layer_and_token(shape: ModelShape) -> None:
+    found = cost(config("popo", "train.max_steps=100"), shape, parse("h100x8"))
+    assert found.rollout_hours == pytest.approx(100 * 1024 * 28 * 1e-3 / 3600, rel=0.01)  # prompts
+
+
 def test_evaluation_counts_held_out_problems_and_suites(shape: ModelShape) -> None:
     plain = cost(config("popo"), shape, parse("h100x8")).evaluate_hours
     suite = [SuiteSize("aime25", 30, 32, 3072)]

@@ -29,6 +29,22 @@ def test_two_machines_share_the_count() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "world_size", "found"),
+    [
+        ("h100", 1, "h100x1"),
+        ("h100", 4, "h100x4"),
+        ("h100", 32, "h100x8x4"),  # machines have eight
+        ("rtx4090x3", 12, "rtx4090x6x2"),
+        ("b200x16", 32, "b200x16x2"),  # this one has more
+        ("h100x2x2", 8, "h100x2x4"),
+    ],
+)
+def test_more_of_the_kind(given: str, world_size: int, found: str) -> None:
+    more = parse(given).doubled_to(world_size)
+    assert str(more) == found and more.world_size == world_size
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("h10x8", "did you mean 'h100'"),
