@@ -152,10 +152,8 @@ def settled(
 
 
 def _least(config: RunConfig, shape: ModelShape) -> RunConfig:
-    """With the smallest micro-batches that the run could go on with: out of memory halves those of
-    whole models while training."""
-    if config.train.parallel == "fsdp":
-        return config
+    """With the smallest micro-batches that the run could go on with: out of memory halves them while
+    training."""
     smallest = min(config.train.micro_batch_tokens, work_of(config, shape).row_tokens)
     return with_setting(config, "train.micro_batch_tokens", smallest)
 
