@@ -148,8 +148,8 @@ class OptimizerConfig:
     """The gradient is scaled down to this 2-norm, over all that is trained; 0 leaves it."""
     moments: Literal["fp32", "8bit", "offload"] = "fp32"
     """AdamW's two moments: in fp32, in 8 bits (torchao), or in fp32 in the host's memory, which
-    takes the GPU's bus at every step, and there 8 to 16 bytes a parameter on each rank that holds
-    all of them: torch rounds what it pins up to a power of two (7B: 108 GiB)."""
+    takes the GPU's bus at every step, and 8 to 16 bytes a trained parameter there: torch rounds
+    what it pins up to powers of two."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,19 +18,12 @@ os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "DO_NOT_TRACK": "1",
+    "CUDA_VISIBLE_DEVICES": "",  # a trainer takes what it sees; the tests' tensors are on the CPU
 }
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Hides GPUs from all tests but those of `-m gpu`: a trainer takes what it sees, and the other
-    tests' own tensors are on the CPU."""
-    if config.getoption("markexpr") != "gpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-
-
-TIERS = ("unit", "contract", "golden", "smoke", "perf", "gpu")
+TIERS = ("unit", "contract", "golden", "smoke", "perf")
 """Markers, fastest first.  A folder of that name marks its tests; a test in any other is `unit`."""
 
 

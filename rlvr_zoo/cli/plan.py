@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -29,7 +29,7 @@ from rlvr_zoo.resolve import resolve
 
 
 @dataclass(frozen=True)
-class Takes:
+class Requirements:
     """What some settings take on some GPUs, beside these GPUs' memory."""
 
     config: RunConfig
@@ -39,20 +39,25 @@ class Takes:
 
 
 @dataclass(frozen=True)
+class WayOut:
+    """Where a run does not fit as it is: the settings that do."""
+
+    fit: Fit
+    needs: Requirements
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that is printed."""
 
     shape: ModelShape
-    given: Takes
+    given: Requirements
     """With the settings as they are."""
     memory: MemoryPlan
     suites: list[SuiteSize]
     seeds: int
     utilisation: float
-    fit: Fit | None
-    """A way out, where the run does not fit as it is."""
-    suggested: Takes | None
-    """With the settings of the way out."""
+    way_out: WayOut | None
 
     @property
     def config(self) -> RunConfig:
@@ -66,9 +71,9 @@ class Plan:
     def fits(self) -> bool:
         return self.memory.total_bytes <= self.devices.gpu.memory_bytes
 
-    def gpu_hours(self, takes: Takes) -> float:
+    def gpu_hours(self, needs: Requirements) -> float:
         """Of all seeds."""
-        return self.seeds * takes.cost.hours * takes.devices.world_size
+        return self.seeds * needs.cost.hours * needs.devices.world_size
 
 
 def plan_command(flags: Flags, gpu_text: str, seeds: int, utilisation: float, as_json: bool) -> int:
@@ -105,25 +110,23 @@ def make_plan(
     memory = estimate(config, shape, devices.world_size, memory_bytes)
     suites = sizes(config.suites)
 
-    def takes(config: RunConfig, devices: Devices) -> Takes:
-        planned = cost(config, shape, devices, suites, utilisation)
-        return Takes(config, devices, planned, host(config, shape, devices))
+    def requirements(of: RunConfig, on: Devices) -> Requirements:
+        return Requirements(of, on, cost(of, shape, on, suites, utilisation), host(of, shape, on))
 
-    fits = memory.total_bytes <= memory_bytes
-    fit = None if fits else way_out(config, shape, devices.world_size, memory_bytes)
-    suggested = None
-    if fit is not None:
-        suggested = takes(fit.config, devices.doubled_to(fit.world_size))
-    return Plan(
+    plan = Plan(
         shape=shape,
-        given=takes(config, devices),
+        given=requirements(config, devices),
         memory=memory,
         suites=suites,
         seeds=seeds,
         utilisation=utilisation,
-        fit=fit,
-        suggested=suggested,
+        way_out=None,
     )
+    fit = None if plan.fits else way_out(config, shape, devices.world_size, memory_bytes)
+    if fit is None:
+        return plan
+    needs = requirements(fit.config, devices.doubled_to(fit.world_size))
+    return replace(plan, way_out=WayOut(fit, needs))
 
 
 def _detectable(plan: Plan) -> Iterator[tuple[SuiteSize, float | None, bool]]:
@@ -159,8 +162,8 @@ def _as_json(plan: Plan) -> dict[str, Any]:
                 for phase, parts in memory.phases.items()
             },
         },
-        "change": _change_as_json(plan),
-        **_takes_as_json(plan, plan.given),
+        "change": _way_out_as_json(plan, plan.way_out) if plan.way_out else None,
+        **_requirements_as_json(plan, plan.given),
         "seeds": plan.seeds,
         "suites": [
             {**asdict(suite), "detectable_points": points, "measured_noise": measured}
@@ -169,24 +172,22 @@ def _as_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _change_as_json(plan: Plan) -> dict[str, Any] | None:
-    if plan.fit is None or plan.suggested is None:
-        return None
+def _way_out_as_json(plan: Plan, found: WayOut) -> dict[str, Any]:
     return {
-        "arguments": plan.fit.arguments(plan.devices),
-        "total_bytes": round(plan.fit.memory.total_bytes),
-        "world_size": plan.fit.world_size,
-        **_takes_as_json(plan, plan.suggested),
+        "arguments": found.fit.arguments(plan.devices),
+        "total_bytes": round(found.fit.memory.total_bytes),
+        "world_size": found.fit.world_size,
+        **_requirements_as_json(plan, found.needs),
     }
 
 
-def _takes_as_json(plan: Plan, takes: Takes) -> dict[str, Any]:
-    cost, host = takes.cost, takes.host
+def _requirements_as_json(plan: Plan, needs: Requirements) -> dict[str, Any]:
+    cost, host = needs.cost, needs.host
     return {
         "cost": {
             **asdict(cost),
             "hours": cost.hours,
-            "gpu_hours": plan.gpu_hours(takes),
+            "gpu_hours": plan.gpu_hours(needs),
             "utilisation": plan.utilisation,
         },
         "host_bytes": {
@@ -214,8 +215,11 @@ def _show(plan: Plan) -> None:
     )
     console.print(_memory_table(plan.memory))
     _say_fit(console, plan)
-    _say_cost(console, plan, plan.suggested or plan.given)
-    _say_host(console, plan.suggested or plan.given)
+    needs = plan.way_out.needs if plan.way_out else plan.given
+    heading = "with these settings:" if plan.way_out else "if it did fit:"
+    console.print("" if plan.fits else f"\n{heading}")
+    _say_cost(console, plan, needs)
+    _say_host(console, needs)
     if plan.suites:
         console.print()
         console.print(_suite_table(plan))
@@ -247,20 +251,18 @@ def _say_fit(console: Console, plan: Plan) -> None:
         f" [bold]{'fits' if plan.fits else 'does not fit'}[/bold]"
     )
     if plan.fits:
-        console.print()
         return
-    if plan.fit is None:
+    if plan.way_out is None:
         console.print("no combination of settings was found that fits; take a smaller model")
-        console.print("\nif it did fit:")
         return
-    console.print(f"fits with ({plan.fit.memory.total_bytes / GIB:.1f} GiB):")
-    for argument in plan.fit.arguments(devices):
+    fit = plan.way_out.fit
+    console.print(f"fits with ({fit.memory.total_bytes / GIB:.1f} GiB):")
+    for argument in fit.arguments(devices):
         console.print(f"  {argument}", markup=False)
-    console.print("\nwith these settings:")
 
 
-def _say_cost(console: Console, plan: Plan, takes: Takes) -> None:
-    found, config = takes.cost, takes.config
+def _say_cost(console: Console, plan: Plan, needs: Requirements) -> None:
+    found, config = needs.cost, needs.config
     tokens = f"{found.generated_tokens / 1e6:,.1f} M tokens generated"
     if found.generated_tokens_most > found.generated_tokens:
         tokens += f" (up to {found.generated_tokens_most / 1e6:,.1f} M with resampling)"
@@ -274,14 +276,14 @@ def _say_cost(console: Console, plan: Plan, takes: Takes) -> None:
     console.print(
         f"{found.hours:.1f} h a seed: rollout {found.rollout_hours:.1f} ({engine}), update"
         f" {found.update_hours:.1f} (at {100 * plan.utilisation:.0f} % of peak), evaluation"
-        f" {found.evaluate_hours:.1f}; {plan.seeds} seeds on {takes.devices}:"
-        f" {plan.gpu_hours(takes):,.0f} GPU hours"
+        f" {found.evaluate_hours:.1f}; {plan.seeds} seeds on {needs.devices}:"
+        f" {plan.gpu_hours(needs):,.0f} GPU hours"
     )
 
 
-def _say_host(console: Console, takes: Takes) -> None:
-    found, number = takes.host, takes.host.num_checkpoints
-    ranks = takes.devices.gpus_per_machine
+def _say_host(console: Console, needs: Requirements) -> None:
+    found, number = needs.host, needs.host.num_checkpoints
+    ranks = needs.devices.gpus_per_machine
     times = f"{found.start_bytes / GIB:.1f} GiB at the start"
     times += f" ({ranks} ranks, models whole)" if ranks > 1 else ""
     if found.training_bytes:
@@ -289,8 +291,8 @@ def _say_host(console: Console, takes: Takes) -> None:
     times += f", {found.saving_bytes / GIB:.1f} where the main rank saves"
     console.print(f"memory of a machine beside its GPUs, tensors only: {times}")
     disk = f"disk: {found.checkpoint_bytes / GIB:.1f} GiB a checkpoint"
-    if number > takes.config.checkpoint.keep:
-        why = f"checkpoint.keep={takes.config.checkpoint.keep} and one more while saving"
+    if number > needs.config.checkpoint.keep:
+        why = f"checkpoint.keep={needs.config.checkpoint.keep} and one more while saving"
         disk += f", {found.disk_bytes / GIB:.1f} for {number} ({why})"
     elif number > 1:
         disk += f", {found.disk_bytes / GIB:.1f} for {number}, which are all"

@@ -105,8 +105,9 @@ class Screen:
         if 0 < tokens < self._micro_batch_tokens:
             self._micro_batch_tokens = tokens
             self.warn(
-                f"step {step}: out of memory; it was taken, and others will be, with micro-batches"
-                f" of {tokens:.0f} tokens at most (train.micro_batch_tokens)"
+                f"step {step}: out of memory; micro-batches have {tokens:.0f} tokens at most from"
+                " here on, gradients are the same (to begin so: --set"
+                f" train.micro_batch_tokens={tokens:.0f})"
             )
 
     def evaluating(self, standing: Standing) -> None:

@@ -30,6 +30,7 @@ from filelock import FileLock, Timeout
 from torch.nn.functional import cross_entropy
 
 from rlvr_zoo.errors import NotFoundError, StorageError, nearest
+from rlvr_zoo.models.save import save_on_any_rank
 from rlvr_zoo.problems.addition import careless, warmup_problems
 
 if TYPE_CHECKING:
@@ -375,26 +376,13 @@ def _store(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as beside:
         new = Path(beside) / "model"
         with no_progress_bars():
-            _save(model, new)
+            save_on_any_rank(model, new)
             tokenizer.save_pretrained(new)
         notes = notes | {"weights_sha256": _weights_sha256(new)}
         (new / "recipe.json").write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         new.rename(folder)
-
-
-def _save(model: Qwen2ForCausalLM, folder: Path) -> None:
-    """As `save_pretrained`, which writes nothing on ranks other than the first: whichever comes
-    here first makes the model, on every machine."""
-    from safetensors.torch import save_file
-
-    model.config.architectures, model.config.dtype = [type(model).__name__], "float32"
-    model.config.save_pretrained(folder)
-    assert model.generation_config is not None
-    model.generation_config.save_pretrained(folder)
-    weights = {name: weight.detach() for name, weight in model.named_parameters()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 @contextmanager

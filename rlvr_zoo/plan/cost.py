@@ -79,16 +79,15 @@ def cost(
     operations = steps * step_operations(config, shape, spec, work)
     update = operations / (rate * utilisation * devices.world_size)
     decoder = _Decoder(config, shape, devices, rate)
-    sampling = (work.rows, work.prompt_tokens, work.completion_tokens)
-    rollout = steps * decoder.seconds(*sampling)
+    rollout_s, bound = decoder.decode(work.rows, work.prompt_tokens, work.completion_tokens)
     return Cost(
         generated_tokens=generated,
         generated_tokens_most=rounds * generated,
         trained_tokens=config.train.epochs * generated,
-        rollout_hours=rollout / HOUR,
+        rollout_hours=steps * rollout_s / HOUR,
         update_hours=update / HOUR,
         evaluate_hours=_evaluation_seconds(config, decoder, work, suites) / HOUR,
-        rollout_bound=decoder.bound(*sampling),
+        rollout_bound=bound,
     )
 
 
@@ -141,46 +140,36 @@ class _Decoder:
     rate: float
     """Peak operations a second of one GPU."""
 
-    def seconds(self, rows: int, prompt_tokens: int, completion_tokens: int) -> float:
-        """To sample rows, shared out to all GPUs, with every completion at its limit."""
-        if not self._samples(rows):
-            return 0.0
+    def decode(self, rows: int, prompt_tokens: int, completion_tokens: int) -> tuple[float, Bound]:
+        """Seconds to sample rows, shared out to all GPUs, with every completion at its limit; and
+        what bounds them."""
+        if not rows or self.config.rollout.engine == "replay":
+            return 0.0, ""
         mine = -(-rows // self.devices.world_size)
         at_once = self._at_once(mine, prompt_tokens + completion_tokens)
-        token = max(self._token_seconds(at_once, prompt_tokens, completion_tokens).values())
+        token, bound = max(self._token_seconds(at_once, prompt_tokens, completion_tokens))
         prompts = -(-mine // self.config.rollout.group_size)
         prefill = 2 * prompts * prompt_tokens * self.shape.num_parameters
         prefill_seconds = prefill / (self.rate * DECODE_UTILISATION)
-        return (mine / at_once) * completion_tokens * token + prefill_seconds
-
-    def bound(self, rows: int, prompt_tokens: int, completion_tokens: int) -> Bound:
-        """What decides the time of a decoded token."""
-        if not self._samples(rows):
-            return ""
-        mine = -(-rows // self.devices.world_size)
-        at_once = self._at_once(mine, prompt_tokens + completion_tokens)
-        token = self._token_seconds(at_once, prompt_tokens, completion_tokens)
-        return max(token, key=lambda bound: token[bound])
-
-    def _samples(self, rows: int) -> bool:
-        return rows > 0 and self.config.rollout.engine != "replay"
+        return (mine / at_once) * completion_tokens * token + prefill_seconds, bound
 
     def _token_seconds(
         self, at_once: int, prompt_tokens: int, completion_tokens: int
-    ) -> dict[Bound, float]:
-        """Seconds of one token of each row, by what each bound takes alone."""
+    ) -> list[tuple[float, Bound]]:
+        """Seconds of one token of each row, for each bound alone."""
         shape, bandwidth = self.shape, self.devices.gpu.bandwidth_gb_s * 1e9 * BANDWIDTH_SHARE
         width = FP32 if self.config.train.precision == "fp32" else BF16
         weights = width * shape.num_parameters
         cache = at_once * cache_bytes(self.config, shape)
         cache *= prompt_tokens + completion_tokens / 2
         operations = 2 * at_once * shape.num_parameters
-        least = LAYER_SECONDS * shape.num_layers * (self.config.rollout.engine == "transformers")
-        return {
-            "memory": (weights + cache) / bandwidth,
-            "arithmetic": operations / (self.rate * DECODE_UTILISATION),
-            "kernels": least,
-        }
+        found: list[tuple[float, Bound]] = [
+            ((weights + cache) / bandwidth, "memory"),
+            (operations / (self.rate * DECODE_UTILISATION), "arithmetic"),
+        ]
+        if self.config.rollout.engine == "transformers":
+            found.append((LAYER_SECONDS * shape.num_layers, "kernels"))
+        return found
 
     def _at_once(self, rows: int, row_tokens: int) -> int:
         rollout = self.config.rollout
@@ -196,8 +185,8 @@ def _evaluation_seconds(
     times = 2 + ((steps - 1) // every if every else 0)
     limit = config.evaluate.max_completion_tokens or work.completion_tokens
     rows = config.problems.num_held_out * config.evaluate.num_samples
-    total = times * decoder.seconds(rows, work.prompt_tokens, limit)
+    total = times * decoder.decode(rows, work.prompt_tokens, limit)[0]
     for suite in suites:  # before training and after it
         rows = (suite.num_problems or 0) * suite.num_samples
-        total += 2 * decoder.seconds(rows, work.prompt_tokens, suite.completion_tokens)
+        total += 2 * decoder.decode(rows, work.prompt_tokens, suite.completion_tokens)[0]
     return total

@@ -9,7 +9,7 @@ from rlvr_zoo.errors import ConfigError, NotFoundError, nearest
 
 GIB = 1 << 30
 GPUS_OF_A_MACHINE = 8
-"""The most that are taken for one machine's where none that large was named."""
+"""A machine is taken to have at most so many, unless `--gpus` names more."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Devices:
         return self.gpus_per_machine * self.num_machines
 
     def doubled_to(self, world_size: int) -> Devices:
-        """As many GPUs as this times a power of two: in this machine up to eight, then in more of
-        the kind."""
+        """Twice as many GPUs, again and again, until there are `world_size`: in one machine up to
+        eight, then in more machines."""
         each, machines = self.gpus_per_machine, self.num_machines
         while each * machines < world_size:
             if machines == 1 and 2 * each <= GPUS_OF_A_MACHINE:

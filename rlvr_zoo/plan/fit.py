@@ -142,6 +142,7 @@ def settled(
         return whole, ""
     if config.train.parallel != "auto":
         return config, ""
+    # out of memory halves the micro-batches of whole models while training
     needed = estimate(_least(whole, shape), shape, world_size, gpu_memory_bytes).total_bytes
     if needed <= gpu_memory_bytes:
         return whole, ""
@@ -152,20 +153,26 @@ def settled(
 
 
 def _least(config: RunConfig, shape: ModelShape) -> RunConfig:
-    """With the smallest micro-batches that the run could go on with: out of memory halves them while
-    training."""
+    """With the smallest micro-batches that a run could go on with that halves them."""
     smallest = min(config.train.micro_batch_tokens, work_of(config, shape).row_tokens)
     return with_setting(config, "train.micro_batch_tokens", smallest)
 
 
 def refuse_if_too_big(
-    config: RunConfig, shape: ModelShape, world_size: int, gpu_memory_bytes: int
+    config: RunConfig,
+    shape: ModelShape,
+    world_size: int,
+    gpu_memory_bytes: int,
+    *,
+    halves: bool = True,
 ) -> None:
     """Raises ConfigError, in one line with the plan's numbers, where the run cannot fit.
 
-    For GPUs only, and before weights are loaded.  `gpu_memory_bytes` is one GPU's total memory.
+    For GPUs only, and before weights are loaded.  `gpu_memory_bytes` is one GPU's total memory;
+    `halves` says whether the run goes on with smaller micro-batches where memory runs out.
     """
-    plan = estimate(_least(config, shape), shape, world_size, gpu_memory_bytes)
+    smallest = _least(config, shape) if halves else config
+    plan = estimate(smallest, shape, world_size, gpu_memory_bytes)
     if plan.total_bytes <= gpu_memory_bytes:
         return
     parts = sorted(as_table(plan), key=lambda part: -part[1])

@@ -18,6 +18,9 @@ from rlvr_zoo.plan.parameters import Parameters
 from rlvr_zoo.plan.shape import ModelShape
 from rlvr_zoo.plan.work import spec_of
 
+PINNED = 2.0
+"""What pinned memory takes of a tensor, at most: torch rounds it up to a power of two bytes."""
+
 
 @dataclass(frozen=True)
 class HostPlan:
@@ -52,9 +55,9 @@ def host(config: RunConfig, shape: ModelShape, devices: Devices) -> HostPlan:
     sharded = config.train.parallel == "fsdp"
     training = 0.0
     if config.optimizer.moments == "offload":
-        each = SAVED_MOMENT_BYTES["offload"] * held.trained
+        each = PINNED * SAVED_MOMENT_BYTES["offload"] * held.trained
         training = each * devices.gpus_per_machine / (devices.world_size if sharded else 1)
-    checkpoint = contents(held).parts(config.optimizer.moments)
+    checkpoint = planned_contents(held).parts(config.optimizer.moments)
     gathered = sum(checkpoint.values())
     if not sharded:  # on the GPU, or in the host's memory already
         gathered -= checkpoint["optimizer"]
@@ -67,7 +70,7 @@ def host(config: RunConfig, shape: ModelShape, devices: Devices) -> HostPlan:
     )
 
 
-def contents(held: Parameters) -> Contents:
+def planned_contents(held: Parameters) -> Contents:
     """What a checkpoint of these holds."""
     beside = held.companions(own_bases=False) + held.head
     return Contents(
@@ -84,6 +87,6 @@ def _at_start(held: Parameters, sharded: bool) -> int:
     model at a time, when its models have left the host.
     """
     models = held.policy + held.companions(own_bases=False) + held.head
-    samples_itself = held.config.rollout.engine in ("transformers", "replay")
-    engine = 2 * held.shape.num_parameters  # its copy is made before the companions
-    return max(models, engine * (sharded and samples_itself))
+    if sharded and held.config.rollout.engine in ("transformers", "replay"):
+        return max(models, 2 * held.shape.num_parameters)  # with the engine's copy, made first
+    return models

@@ -139,18 +139,19 @@ class _Estimate:
         shape = self.shape
         share = share_of(self.config, self.work, self.world_size)
         checkpointed = self.config.train.gradient_checkpointing
-        speaks = bool(self.held.models["policy"] & {"logp", "entropy"})
+        speaks = bool(self.held.trained_models["policy"] & {"logp", "entropy"})
         full = not self.held.adapters
         grads = FP32 * self.held.trained / (self.world_size if self.sharded else 1)
         earlier = grads if share.micro_batches > 1 else 0.0
 
-        models = len(self.held.models)
+        models = len(self.held.trained_models)
         kept = models * share.tokens * shape.num_layers * self._kept_bytes()
         norm = share.tokens * 3 * shape.hidden_size * FP32
         # completion tokens' features are taken out of all, for logits and values
         features = share.completion_tokens * shape.hidden_size * FP32
         ends = sum(
-            norm + features * bool(outputs - {"hidden"}) for outputs in self.held.models.values()
+            norm + features * bool(outputs - {"hidden"})
+            for outputs in self.held.trained_models.values()
         )
         flow = share.tokens * self._flow_bytes()
         chunk = min(self.config.train.logits_tokens, share.completion_tokens)
@@ -232,7 +233,7 @@ class _Estimate:
     def _copies(self, checkpointed: bool) -> tuple[float, float]:
         """Weights in the type of computation, at the forward pass' end and in the backward pass."""
         shape = self.shape
-        models = len(self.held.models)
+        models = len(self.held.trained_models)
         body = shape.num_layers * shape.num_layer_parameters
         if self.sharded:  # the root stays gathered, and of the layers the present and the next one
             gathered = shape.num_root_parameters + 2 * shape.num_layer_parameters

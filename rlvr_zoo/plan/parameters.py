@@ -25,7 +25,7 @@ class Parameters:
         return self.shape.num_adapter_parameters(self.config.lora)
 
     @cached_property
-    def models(self) -> dict[str, frozenset[Output]]:
+    def trained_models(self) -> dict[str, frozenset[Output]]:
         """The models that have gradients, and what the loss asks of each."""
         return trained_models(self.spec)
 
@@ -62,7 +62,7 @@ class Parameters:
     def trained(self) -> int:
         """Parameters with gradients and moments."""
         total = self.head
-        for name in self.models:
+        for name in self.trained_models:
             total += self.value_head(name)
             if self.adapters:
                 total += self.adapters

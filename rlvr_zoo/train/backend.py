@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from rlvr_zoo.errors import ConfigError
 from rlvr_zoo.rollout.base import Compute
-from rlvr_zoo.train.meetings import Meetings
+from rlvr_zoo.train.collectives import CollectiveCounter
 from rlvr_zoo.train.part import clip_parts
 from rlvr_zoo.train.ranks import timeout
 from rlvr_zoo.train.sharding import shard, whole
@@ -64,7 +64,7 @@ class Backend:
             )
         self.parallel: Parallel = _told() if parallel == "auto" else parallel
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.meetings = Meetings()
+        self.collectives = CollectiveCounter()
         self._zero: Zero | None = None
         if self.parallel == "deepspeed" and self.is_sharded:
             from rlvr_zoo.train.zero import Zero
@@ -113,12 +113,8 @@ class Backend:
         if self._zero is not None:
             self._zero.shard(module)
         elif self.is_sharded:
-            shard(
-                module,
-                self._mesh,
-                torch.float32 if full_precision else self._dtype,
-                self.meetings,
-            )
+            dtype = torch.float32 if full_precision else self._dtype
+            self.collectives.count(shard(module, self._mesh, dtype))
         else:
             module.to(self.device)
 

@@ -8,6 +8,7 @@ from rlvr_zoo.errors import ConfigError, ModelError
 from rlvr_zoo.plan.fit import refuse_if_too_big, settled, with_setting
 from rlvr_zoo.plan.shape import ModelShape, load_shape
 from rlvr_zoo.train.backend import Backend
+from rlvr_zoo.train.collectives import CAN_RESTART
 
 
 def fit(config: RunConfig, backend: Backend) -> list[str]:
@@ -31,7 +32,8 @@ def fit(config: RunConfig, backend: Backend) -> list[str]:
     parallel = "fsdp" if by_deepspeed else backend.parallel  # to the plan they are one
     asked = with_setting(config, "train.parallel", parallel)
     decided, note = settled(asked, shape, backend.world_size, memory)
-    refuse_if_too_big(decided, shape, backend.world_size, memory)
+    halves = decided.train.parallel != "fsdp" or (CAN_RESTART and not by_deepspeed)
+    refuse_if_too_big(decided, shape, backend.world_size, memory, halves=halves)
     if backend.parallel == "auto":
         backend.parallel = decided.train.parallel
     return [note] if note else []

@@ -125,12 +125,12 @@ class Learner:
         number, tokens = rows.batch.mask_NT.shape
         everything = torch.arange(number, device=rows.ids_NL.device)
 
-        def one(cut: Tensor, weight: float) -> tuple[Tensor, dict[Output, Tensor]]:
+        def run_pass(cut: Tensor, weight: float) -> tuple[Tensor, dict[Output, Tensor]]:
             with torch.no_grad():
                 part = self._forward(network, rows.take(cut), wanted)
             return cut, {output: tensor * weight for output, tensor in part.items()}
 
-        parts = self._passes.over(everything, rows, one)
+        parts = self._passes.run(everything, rows, run_pass)
         found: dict[Output, Tensor] = {}
         for output in sorted(wanted):
             width = width_of(network.lm) if output == "hidden" else tokens
@@ -212,7 +212,7 @@ class Learner:
     ) -> dict[str, Tensor]:
         """Adds up the gradient of this rank's active rows, and its share of the metrics."""
 
-        def one(cut: Tensor, weight: float) -> dict[str, Tensor]:
+        def run_pass(cut: Tensor, weight: float) -> dict[str, Tensor]:
             loss, metrics = self._loss(rows.take(cut), targets, cut, total)
             (loss * weight).backward()
             self._backend.rest()
@@ -221,7 +221,7 @@ class Learner:
 
         self.optimizer.zero_grad()
         sums: dict[str, Tensor] = {}
-        for found in self._passes.over(active, rows, one):
+        for found in self._passes.run(active, rows, run_pass):
             for name, value in found.items():
                 sums[name] = sums.get(name, 0.0) + value
         return sums

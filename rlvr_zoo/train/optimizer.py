@@ -201,7 +201,8 @@ def _whole(value: Tensor, parameter: Tensor, keep: bool) -> Tensor | dict[str, T
 
 
 def _gathered(mine: Tensor, parameter: Tensor, keep: bool) -> Tensor:
-    """On the host, and only on a rank that keeps it: the others' copies would lie beside its own.
+    """Of all ranks' parts, on the host.  A rank that does not `keep` it joins in and returns what
+    it had: ranks share their machine's memory, so that only one may hold the whole.
 
     Not by torchao's own full_tensor, which does not wait for what it gathers.
     """

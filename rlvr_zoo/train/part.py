@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, distributed, nn
 
-from rlvr_zoo.train.meetings import all_gather, reduce_scatter
+from rlvr_zoo.train.collectives import all_gather, reduce_scatter
 
 
 class Part(nn.Parameter):

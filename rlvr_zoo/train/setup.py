@@ -44,15 +44,16 @@ from rlvr_zoo.track.folder import RunFolder
 from rlvr_zoo.track.mirror import Mirror
 from rlvr_zoo.track.reader import CHECKPOINTS, CONFIG, suites_folder
 from rlvr_zoo.track.record import EvaluationRecord, RunRecord
-from rlvr_zoo.train import checkpoint, extras, loop, ranks, room
+from rlvr_zoo.train import checkpoint, extras, loop, ranks
 from rlvr_zoo.train.backend import Backend
 from rlvr_zoo.train.checkpoint import State
 from rlvr_zoo.train.collect import Collector
 from rlvr_zoo.train.control import Solutions
+from rlvr_zoo.train.disk_space import check_disk_space
 from rlvr_zoo.train.fitting import fit
 from rlvr_zoo.train.learner import Learner
 from rlvr_zoo.train.mismatch import DTYPES
-from rlvr_zoo.train.passes import lacks_memory
+from rlvr_zoo.train.passes import is_out_of_memory
 from rlvr_zoo.verify.base import Verifier
 
 CLOSE_TIMEOUT_S = 30.0
@@ -127,7 +128,7 @@ def _look_at_the_disk(
     """Raises ConfigError where no checkpoint fits there."""
     if run.ends(state):  # none will be written
         return
-    found = room.look(output / CHECKPOINTS, run.learner, run.config, run.backend, state.step)
+    found = check_disk_space(output / CHECKPOINTS, run.learner, run.config, run.backend, state.step)
     if found:
         warn(found)
 
@@ -153,7 +154,7 @@ def _within_memory(run: loop.Run, state: State) -> RunRecord:
     try:
         return run.train(state)
     except RuntimeError as error:
-        if not lacks_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise DeviceMemoryError(
             f"out of memory ({first_line(error)}); `rlvr-zoo plan` shows what takes it: set a"

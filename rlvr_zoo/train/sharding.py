@@ -9,17 +9,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from rlvr_zoo.train.meetings import Meetings
 from rlvr_zoo.train.part import part_of
 
 
-def shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype, meetings: Meetings) -> None:
+def shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype) -> list[FSDPModule]:
     """Splits every weight over the ranks, in place; what is held and updated stays fp32.
 
-    Forward and backward compute in `dtype`.  Gradients are summed over ranks in fp32.
+    Forward and backward compute in `dtype`.  Gradients are summed over ranks in fp32.  Returns the
+    parts that are gathered by themselves, of which the module is the last.
     """
     policy = MixedPrecisionPolicy(
         param_dtype=None if dtype == torch.float32 else dtype,
@@ -33,7 +33,7 @@ def shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype, meetings: Mee
     for part in parts:
         part.set_gradient_divide_factor(1.0)  # a sum: losses are shares of totals already
         part.set_force_sum_reduction_for_comms(True)  # gloo knows no other
-    meetings.count(parts[-1], parts)
+    return parts
 
 
 def blocks(module: nn.Module) -> list[nn.Module]:

@@ -18,4 +18,4 @@ def test_smaller_micro_batches_are_said_once(capsys: pytest.CaptureFixture[str])
         screen.step(5, {"reward/mean": 0.5})
     said = [line for line in capsys.readouterr().err.splitlines() if "out of memory" in line]
     assert [line.split(":")[1] for line in said] == [" step 2", " step 4"]
-    assert "of 200 tokens" in said[0] and "of 100 tokens" in said[1]
+    assert "have 200 tokens" in said[0] and "have 100 tokens" in said[1]

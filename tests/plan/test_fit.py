@@ -87,6 +87,8 @@ def test_micro_batches_that_can_be_halved_are_no_reason(
     memory = parse(gpu).gpu.memory_bytes
     assert estimate(popo, shape, number).total_bytes > memory
     refuse_if_too_big(popo, shape, number, memory)
+    with pytest.raises(ConfigError, match=r"gradient_checkpointing=true"):
+        refuse_if_too_big(popo, shape, number, memory, halves=False)
 
 
 def test_no_way_out_is_said(shape: ModelShape) -> None:

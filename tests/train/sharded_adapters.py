@@ -20,7 +20,6 @@ from rlvr_zoo.train.adapters import (
     merged,
     own,
 )
-from rlvr_zoo.train.meetings import Meetings
 from rlvr_zoo.train.sharding import put, shard
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -28,7 +27,7 @@ from tests.train.test_adapters import IDS, adapted, adapter_state, logits
 
 
 def sharded(lm: Any, dtype: torch.dtype) -> Any:
-    shard(lm, init_device_mesh("cpu", (2,)), dtype, Meetings())
+    shard(lm, init_device_mesh("cpu", (2,)), dtype)
     assert all(isinstance(parameter, DTensor) for parameter in lm.parameters())
     return lm
 

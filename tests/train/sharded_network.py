@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from rlvr_zoo.train.meetings import Meetings
 from rlvr_zoo.train.network import Network
 from rlvr_zoo.train.recompute import recompute_activations
 from rlvr_zoo.train.sharding import shard
@@ -44,7 +43,7 @@ def distances() -> Iterator[tuple[str, float]]:
             whole, sharded = build(tied), build(tied)
             if recompute:
                 recompute_activations(sharded.lm)
-            shard(sharded, mesh, torch.float32, Meetings())
+            shard(sharded, mesh, torch.float32)
             for rank in range(dist.get_world_size()):
                 loss(whole, rank).backward()
             loss(sharded, dist.get_rank()).backward()

@@ -17,7 +17,9 @@ from rlvr_zoo.train.learner import Learner
 _MIB = 1 << 20
 
 
-def look(folder: Path, learner: Learner, config: RunConfig, backend: Backend, step: int) -> str:
+def check_disk_space(
+    folder: Path, learner: Learner, config: RunConfig, backend: Backend, step: int
+) -> str:
     """A warning where the checkpoints after `step` will not all fit into `folder`; else nothing.
 
     Called on every rank; the main one looks.  Raises ConfigError on all of them where the first
@@ -26,36 +28,38 @@ def look(folder: Path, learner: Learner, config: RunConfig, backend: Backend, st
     refusal = warning = ""
     if backend.is_main:
         size = sum(checkpoint.contents(learner).parts(config.optimizer.moments).values())
-        there = checkpoint.number_in(folder)
-        where = folder if folder.exists() else folder.parent
-        refusal, warning = judge(where, _free_bytes(where), size, config, step, there)
+        existing = checkpoint.number_in(folder)
+        nearest = folder if folder.exists() else folder.parent
+        refusal, warning = verdict(nearest, _free_bytes(nearest), size, config, step, existing)
     refusal, warning = backend.broadcast((refusal, warning))
     if refusal:
         raise ConfigError(refusal)
     return warning
 
 
-def judge(
-    where: Path, free_bytes: float, size_bytes: float, config: RunConfig, step: int, there: int
+def verdict(
+    folder: Path, free_bytes: float, size_bytes: float, config: RunConfig, step: int, existing: int
 ) -> tuple[str, str]:
     """(Why the run is refused, what it is warned of), each empty where there is no reason.
 
-    `size_bytes` is one checkpoint's, `there` how many there are already.
+    `size_bytes` is one checkpoint's, `existing` how many there are already.
     """
-    more = most_at_once(config, step, there) - there
-    if free_bytes >= more * size_bytes:
+    new = most_at_once(config, step, existing) - existing
+    if free_bytes >= new * size_bytes:
         return "", ""
-    has = f"{where} has {_shown(free_bytes)} free"
+    has = f"{folder} has {_shown(free_bytes)} free"
     if free_bytes < size_bytes:
         return (
             f"{has}, and a checkpoint takes {_shown(size_bytes)}: not even one fits; free space"
             " there, or put --output on a larger disk"
         ), ""
     fitting = int(free_bytes // size_bytes)
-    fewer = there + fitting - 1  # while the next one is saved, none has gone yet
-    help_ = f"set checkpoint.keep={fewer}" if fewer else "set checkpoint.every=0 (one, at the end)"
+    fewer = existing + fitting - 1  # while the next one is saved, none has gone yet
+    help_ = f"set checkpoint.keep={fewer}"
+    if not fewer:
+        help_ = "set checkpoint.every=0 (one, at the end; a run that is killed begins anew)"
     return "", (
-        f"{has}, and this run's checkpoints will take {_shown(more * size_bytes)}: {more} of"
+        f"{has}, and this run's checkpoints will take {_shown(new * size_bytes)}: {new} of"
         f" {_shown(size_bytes)}, with checkpoint.keep={config.checkpoint.keep} and one more while"
         f" saving; {help_}, or free space there"
     )
