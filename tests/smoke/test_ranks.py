@@ -1,19 +1,18 @@
-"""Several processes, whole models or sharded ones, take the same steps as one."""
+"""A run goes on at any number of processes, whole or sharded.  That it ends where one process does
+is test_ten_steps.py's."""
 
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import pytest
 import torch
 from safetensors.torch import load_file
 
 from .conftest import Launch
 
-STEPS = 10
+STEPS = 4
 SMALL = (
     "run",
     "--algo=popo",
@@ -21,7 +20,7 @@ SMALL = (
     "--set=rollout.rollouts_per_step=40",
     "--set=problems.num_held_out=64",
     "--set=evaluate.every=0",
-    "--set=checkpoint.every=5",
+    f"--set=checkpoint.every={STEPS // 2}",
     "--set=suites.limit=9",  # shared out unevenly, too
     "--set=track.mlflow=false",
     "--set=train.minibatches=4",  # of 5 groups
@@ -39,15 +38,6 @@ def on_ranks(number: int, folder: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.fixture
-def alone(launch: Launch, tmp_path: Path) -> Path:
-    """The run on one process."""
-    one = launch(*SMALL, "--output=one")
-    _, err = one.communicate(timeout=300)
-    assert one.returncode == 0, err
-    return tmp_path / "one"
-
-
 def assert_same_weights(run: Path, other: Path) -> None:
     weights = [load_file(each / LAST / "policy/model.safetensors") for each in (run, other)]
     assert weights[0].keys() == weights[1].keys()
@@ -55,31 +45,15 @@ def assert_same_weights(run: Path, other: Path) -> None:
         torch.testing.assert_close(weights[1][name], want, rtol=0, atol=2e-5)
 
 
-def lines_of(run: Path, file: str) -> list[Any]:
-    return [json.loads(line) for line in (run / file).read_text().splitlines()]
-
-
 def accuracies(run: Path) -> dict[tuple[str, int], float]:
     found = json.loads((run / "record.json").read_text())["evaluations"]
     return {(each["name"], each["step"]): each["accuracy"] for each in found}
 
 
-def test_ranks_end_where_one_process_does(alone: Path, tmp_path: Path) -> None:
-    on_ranks(2, tmp_path, *SMALL, "--output=two")
-    two = tmp_path / "two"
-    steps = [lines_of(run, "metrics.jsonl") for run in (alone, two)]
-    assert len(steps[0]) == len(steps[1]) == STEPS + 4
-    for one, both in zip(*steps, strict=True):
-        for name, value in one["metrics"].items():
-            if not name.startswith("time/"):
-                assert both["metrics"][name] == pytest.approx(value, rel=1e-3, abs=1e-6), name
-    for run in (alone, two):
-        assert json.loads((run / LAST / "state.json").read_text())["optimizer_steps"] == 4 * STEPS
-    assert_same_weights(alone, two)
-    assert accuracies(alone) == accuracies(two)
-
-    # ranks agree on what is done: a last evaluation that a kill left out is made up for
-    evaluations = two / "evaluations.jsonl"
+def test_ranks_agree_on_what_is_done(tiny: Path, tmp_path: Path) -> None:
+    """A last evaluation that a kill left out is made up for."""
+    on_ranks(2, tmp_path, *SMALL, "--max-steps=1", "--output=two")
+    evaluations = tmp_path / "two/evaluations.jsonl"
     whole = evaluations.read_text().splitlines()
     evaluations.write_text("\n".join(whole[:-1]) + "\n")
     on_ranks(2, tmp_path, "run", "--resume", "--output=two")
@@ -89,10 +63,11 @@ def test_ranks_end_where_one_process_does(alone: Path, tmp_path: Path) -> None:
     assert last.pop("time") < made_up.pop("time") and last == made_up
 
 
-def test_a_sharded_run_goes_on_at_any_number_of_ranks(
-    alone: Path, launch: Launch, tmp_path: Path
-) -> None:
-    """Sharded over four; from its middle sharded over two, and then by one process."""
+def test_a_sharded_run_goes_on_at_any_number_of_ranks(launch: Launch, tmp_path: Path) -> None:
+    """Sharded over four; from its middle sharded over two, and by one process."""
+    alone = launch(*SMALL, "--output=alone")
+    _, err = alone.communicate(timeout=300)
+    assert alone.returncode == 0, err
     sharded = "--set=train.parallel=fsdp"
     on_ranks(4, tmp_path, *SMALL, "--output=four", sharded)
     for folder in ("two", "one again"):
@@ -103,5 +78,7 @@ def test_a_sharded_run_goes_on_at_any_number_of_ranks(
     _, err = again.communicate(timeout=300)
     assert again.returncode == 0, err
     for folder in ("four", "two", "one again"):
-        assert_same_weights(alone, tmp_path / folder)
-        assert accuracies(alone) == accuracies(tmp_path / folder)
+        state = json.loads((tmp_path / folder / LAST / "state.json").read_text())
+        assert state["optimizer_steps"] == 4 * STEPS
+        assert_same_weights(tmp_path / "alone", tmp_path / folder)
+        assert accuracies(tmp_path / "alone") == accuracies(tmp_path / folder)

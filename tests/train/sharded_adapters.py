@@ -1,10 +1,9 @@
 """One of two ranks: adapters sharded by FSDP2 are merged, saved and loaded as in one process.
 
-torchrun --nproc-per-node=2 sharded_adapters.py MODEL_FOLDER
+python -m tests.train.forked 2 tests.train.sharded_adapters MODEL_FOLDER
 """
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +20,6 @@ from rlvr_zoo.train.adapters import (
     own,
 )
 from rlvr_zoo.train.sharding import put, shard
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.train.test_adapters import IDS, adapted, adapter_state, logits
 
 

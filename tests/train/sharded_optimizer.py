@@ -1,7 +1,7 @@
 """One of two ranks: six steps on parameters that FSDP2 shards, or in Parts as DeepSpeed has them,
 straight, and resumed half-way from a file.
 
-torchrun --nproc-per-node=2 sharded_optimizer.py FOLDER
+python -m tests.train.forked 2 tests.train.sharded_optimizer FOLDER
 """
 
 import sys
@@ -17,8 +17,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from rlvr_zoo.train.optimizer import load_state, set_lr, state_of
 from rlvr_zoo.train.part import Part, clip_parts
 from rlvr_zoo.train.sharding import put, shape_of, whole
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.train.test_optimizer import HAS_TORCHAO, HELD, made, parameters
 
 

@@ -26,6 +26,8 @@ from rlvr_zoo.train.adapters import (
 from rlvr_zoo.train.network import Network, prove_drivable, width_of
 from rlvr_zoo.train.sharding import put, whole
 
+from .forked import ROOT, command
+
 IDS = torch.arange(2, 26).reshape(2, 12)
 RANK = LoraConfig(rank=4, alpha=6.0)
 
@@ -191,8 +193,7 @@ def test_a_missing_peft_is_named_with_the_command(
 @needs_peft
 def test_sharded_adapters_are_gathered_and_put_back(model_dir: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone",
-         str(Path(__file__).with_name("sharded_adapters.py")), str(model_dir)],
-        timeout=120, capture_output=True, text=True, check=False,
+        command(2, "tests.train.sharded_adapters", model_dir),
+        cwd=ROOT, timeout=120, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

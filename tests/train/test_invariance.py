@@ -3,7 +3,6 @@ algorithm.  Ranks without a row, or without a positive one, keep nobody waiting:
 lasts a minute fails."""
 
 import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from .forked import ROOT, command
 from .ranks import BATCHES, algorithms, gradients
 
 needs_it = pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
-ROOT = Path(__file__).parents[2]
 WHOLE, SPLIT = 16_384, 20
 """Tokens of a micro-batch: all rows, or a few."""
 Gradient = dict[str, torch.Tensor]
@@ -56,10 +55,8 @@ def test_ranks_change_nothing(
     ranks: int,
     tokens: int,
 ) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}"]
-    command += ["--standalone", "-m", "tests.train.ranks", str(model_dir), parallel]
-    command += [str(tokens), str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+    asked = command(ranks, "tests.train.ranks", model_dir, parallel, tokens, tmp_path)
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-4000:]
     for algo, batches in alone.items():
         for batch in BATCHES:

@@ -21,6 +21,8 @@ from rlvr_zoo.train.optimizer import (
     state_of,
 )
 
+from .forked import ROOT, command
+
 CPU = torch.device("cpu")
 SHAPES = ((128, 64), (31, 256), (70, 3), (64,))
 """The first two have 8-bit moments; of two ranks, only one could have them of the second."""
@@ -210,9 +212,8 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two ranks saved after three steps, after six, and after six when resumed."""
     folder = tmp_path_factory.mktemp("ranks")
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone",
-         str(Path(__file__).with_name("sharded_optimizer.py")), str(folder)],
-        timeout=120, capture_output=True, text=True, check=False,
+        command(2, "tests.train.sharded_optimizer", folder),
+        cwd=ROOT, timeout=120, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "unwaited" not in done.stderr  # collectives

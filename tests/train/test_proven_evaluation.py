@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +19,8 @@ from rlvr_zoo.rollout.base import Compute, Weights
 from rlvr_zoo.rollout.transformers import TransformersEngine
 from rlvr_zoo.train import setup
 from rlvr_zoo.train.backend import Backend
+
+from .forked import ROOT, command
 
 
 class CopyEngine(TransformersEngine):
@@ -130,11 +131,8 @@ def test_eval_of_weights_that_did_not_arrive_is_refused(
 def test_two_ranks_prove_together(parallel: str, tmp_path: Path, cache_dir: Path) -> None:
     """Each samples its share; all look at everyone's, and end as one."""
     ensure_tiny()
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    command += ["-m", "tests.train.proof_ranks", parallel, str(tmp_path)]
-    done = subprocess.run(
-        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300
-    )
+    asked = command(2, "tests.train.proof_ranks", parallel, tmp_path)
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
     said = [(tmp_path / f"caught-{rank}").read_text() for rank in range(2)]
     assert said[0] == said[1] and "an evaluation's tokens" in said[0]
