@@ -100,6 +100,17 @@ class Costs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Launch:
+    """The processes that began a run, or resumed it."""
+
+    step: int
+    """After which; 0 where they began it."""
+    num_ranks: int
+    models: Literal["whole", "fsdp", "deepspeed"]
+    """Whole on each rank, or sharded, by what."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """One run.  `dataclasses.replace` makes the next version; `RunFolder.write_record` keeps it."""
 
@@ -120,6 +131,8 @@ class RunRecord:
     versions: Mapping[str, str] = field(default_factory=dict)
     """Package -> version, and `python`."""
     hardware: Hardware = field(default_factory=Hardware)
+    launches: tuple[Launch, ...] = ()
+    """One for the start, and one for each time that it was resumed."""
     model_digest: str = ""
     """Digest of the start weights."""
     model_revision: str = ""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -92,6 +92,11 @@ class Backend:
     def is_sharded(self) -> bool:
         """True where each rank holds a part of every model."""
         return self.parallel in ("fsdp", "deepspeed") and self.world_size > 1
+
+    @property
+    def models(self) -> Literal["whole", "fsdp", "deepspeed"]:
+        """How models are held: whole on each rank, or sharded, by what."""
+        return cast(Any, self.parallel) if self.is_sharded else "whole"
 
     @property
     def compute(self) -> Compute:

@@ -48,7 +48,7 @@ class CollectiveCounter:
 
     def restart_pass(self) -> bool:
         """The pass broke off, and starts again without the collectives that were called; what it
-        gives is garbage, on all ranks.
+        gives means nothing, and is to be discarded on all ranks.
 
         False where it cannot: with DeepSpeed, or before torch 2.13.
         """
@@ -86,6 +86,7 @@ class _AllGather(_Collective):
     ) -> Any:
         if self._counter.count_next():
             return all_gather(output_tensor, input_tensor, group=group, async_op=async_op)
+        output_tensor.zero_()  # finite: a loss may raise on numbers that are not
         return None
 
 

@@ -58,10 +58,11 @@ def verdict(
     help_ = f"set checkpoint.keep={fewer}"
     if not fewer:
         help_ = "set checkpoint.every=0 (one, at the end; a run that is killed begins anew)"
+    keep = config.checkpoint.keep
+    why = f"checkpoint.keep={keep} and one more while saving" if existing + new > keep else "all"
     return "", (
         f"{has}, and this run's checkpoints will take {_shown(new * size_bytes)}: {new} of"
-        f" {_shown(size_bytes)}, with checkpoint.keep={config.checkpoint.keep} and one more while"
-        f" saving; {help_}, or free space there"
+        f" {_shown(size_bytes)} ({why}); {help_}, or free space there"
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlvr_zoo.api import Targets
-from rlvr_zoo.config import RunConfig
+from rlvr_zoo.config import RunConfig, TrainConfig
 from rlvr_zoo.errors import DivergedError, StorageError
 from rlvr_zoo.evaluate.base import Evaluator
 from rlvr_zoo.evaluate.proof import Probe, Proof
@@ -68,9 +68,9 @@ class Run:
         """
         self._began, self._spent = time.perf_counter(), self.record.costs
         self._evaluate(state)
-        while not self.ends(state):
+        while not self._ends(state):
             state = self._step(state)
-            last = self.ends(state)
+            last = self._ends(state)
             stopping = max(self.backend.gather(self.should_stop()))
             if last or stopping or _due(state.step, self.config.checkpoint.every):
                 self._save(state)
@@ -79,11 +79,8 @@ class Run:
             self._evaluate(state)  # what is left undone here, a resumed run begins with
         return self._finish("finished")
 
-    def ends(self, state: State) -> bool:
-        """True after the last step."""
-        train = self.config.train
-        spent = 0 < train.max_generated_tokens <= state.generated_tokens
-        return spent or state.step >= train.max_steps
+    def _ends(self, state: State) -> bool:
+        return is_done(self.config.train, state)
 
     # ----------------------------------------------------------------- one step
 
@@ -213,7 +210,7 @@ class Run:
         step = state.step
         done = {(each.step, each.name) for each in self.record.evaluations}
         for evaluator in self.evaluators:
-            at_an_end = step == 0 or self.ends(state)
+            at_an_end = step == 0 or self._ends(state)
             if (at_an_end or _due(step, evaluator.every)) and (step, evaluator.name) not in done:
                 self._measure(evaluator, step)
 
@@ -283,6 +280,12 @@ class Run:
         if self.folder is not None:
             self.folder.write_record(self.record)
         return self.record
+
+
+def is_done(config: TrainConfig, state: State) -> bool:
+    """True after the last step."""
+    spent = 0 < config.max_generated_tokens <= state.generated_tokens
+    return spent or state.step >= config.max_steps
 
 
 def _due(step: int, every: int) -> bool:

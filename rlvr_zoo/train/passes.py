@@ -105,8 +105,8 @@ class Passes:
             ways.append("train.gradient_checkpointing=true")
         ways.append("more GPUs" if self._backend.is_sharded else "train.parallel=fsdp on more GPUs")
         return (
-            f"rank {rank} is out of memory ({error}); go on by the same command (with --resume"
-            f" where there is a checkpoint) and {', or '.join(ways)}"
+            f"rank {rank} is out of memory ({error}); go on by the same command with --resume and"
+            f" {', or '.join(ways)}"
         )
 
     def _share(
@@ -124,8 +124,9 @@ class Passes:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """On the GPU.  cuBLAS, which wants some memory of its own, has no class for it."""
-    return isinstance(error, torch.OutOfMemoryError) or "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
+    """On the GPU, so that a smaller pass may fit; not only where torch's own allocator says so."""
+    said = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in said)
 
 
 def _free() -> None:

@@ -43,7 +43,7 @@ from rlvr_zoo.track import provenance
 from rlvr_zoo.track.folder import RunFolder
 from rlvr_zoo.track.mirror import Mirror
 from rlvr_zoo.track.reader import CHECKPOINTS, CONFIG, suites_folder
-from rlvr_zoo.track.record import EvaluationRecord, RunRecord
+from rlvr_zoo.track.record import EvaluationRecord, Launch, RunRecord
 from rlvr_zoo.train import checkpoint, extras, loop, ranks
 from rlvr_zoo.train.backend import Backend
 from rlvr_zoo.train.checkpoint import State
@@ -56,6 +56,11 @@ from rlvr_zoo.train.mismatch import DTYPES
 from rlvr_zoo.train.passes import is_out_of_memory
 from rlvr_zoo.verify.base import Verifier
 
+HELD = {
+    "whole": "whole on each",
+    "fsdp": "sharded by FSDP2",
+    "deepspeed": "sharded by DeepSpeed's ZeRO-3",
+}
 CLOSE_TIMEOUT_S = 30.0
 """How long the end of a run waits for the tracker; making a first database takes it a while."""
 
@@ -106,13 +111,13 @@ def execute(config: RunConfig, output: Path, resume: bool, observer: Observer) -
             config, problem_set, benchmarks, model, engines, verifier, backend, folder, output,
             observer, should_stop,
         )  # fmt: skip
-        _look_at_the_disk(run, state, output, observer.warn)
         if folder is not None:
             folder.write_record(run.record)
         if folder is not None and config.track.mlflow:
             mirror = stack.enter_context(Mirror(folder.path, observer.warn))
         else:
             mirror = None
+        notes += [f"processes: {backend.world_size}, models {HELD[backend.models]}"]
         notes += [f"problems: {run.record.problems_source}"]
         notes += [f"old log-probs: {run.old_logp_source}"]
         observer.ready(config, output, state.step, notes)
@@ -120,17 +125,6 @@ def execute(config: RunConfig, output: Path, resume: bool, observer: Observer) -
         if mirror is not None:
             mirror.close(CLOSE_TIMEOUT_S)
         return record
-
-
-def _look_at_the_disk(
-    run: loop.Run, state: State, output: Path, warn: Callable[[str], None]
-) -> None:
-    """Raises ConfigError where no checkpoint fits there."""
-    if run.ends(state):  # none will be written
-        return
-    found = check_disk_space(output / CHECKPOINTS, run.learner, run.config, run.backend, state.step)
-    if found:
-        warn(found)
 
 
 def _train(run: loop.Run, state: State) -> RunRecord:
@@ -154,7 +148,7 @@ def _within_memory(run: loop.Run, state: State) -> RunRecord:
     try:
         return run.train(state)
     except RuntimeError as error:
-        if not is_out_of_memory(error):
+        if not is_out_of_memory(error) and "out of memory" not in str(error):  # NCCL's, for one
             raise
         raise DeviceMemoryError(
             f"out of memory ({first_line(error)}); `rlvr-zoo plan` shows what takes it: set a"
@@ -246,8 +240,16 @@ def _assemble(
         source = Solutions(train, prompts, model, config.rollout.max_completion_tokens)
     if isinstance(engine, ReplayEngine):
         engine.refuse_other_run(record)
-    record, state = _resume(record, learner, backend, folder, output)
+    before, state = _loaded(record, learner, backend, folder, output)
+    if not loop.is_done(config.train, state):  # else no checkpoint will be written
+        disk = check_disk_space(output / CHECKPOINTS, learner, config, backend, state.step)
+        if disk:
+            observer.warn(disk)
+    if folder is not None and before is not None:
+        record = _rewound(before, state.step, folder)
     record = backend.broadcast(record)  # what is done is what the main process's folder says
+    launch = Launch(step=state.step, num_ranks=backend.world_size, models=backend.models)
+    record = replace(record, launches=(*record.launches, launch))
     run = loop.Run(
         config=config,
         folder=folder,
@@ -346,10 +348,11 @@ def _record(
     return replace(record, costs=replace(record.costs, parameters=learner.num_parameters()))
 
 
-def _resume(
+def _loaded(
     record: RunRecord, learner: Learner, backend: Backend, folder: RunFolder | None, output: Path
-) -> tuple[RunRecord, State]:
-    """Goes back to the newest checkpoint, or to the start where there is none."""
+) -> tuple[RunRecord | None, State]:
+    """The newest checkpoint into the learner, and the record that the folder has of the run, if it
+    has one; no file is touched but what a kill left half written."""
     before = folder.record() if folder is not None and folder.has_record() else None
     if before is not None and before.protocol_digest != record.protocol_digest:
         changed = differences(before.protocol_settings, record.protocol_settings)
@@ -371,13 +374,15 @@ def _resume(
             f"{output}: the run is finished and its checkpoints are gone; put them back, or start"
             " anew with another --output"
         )
-    state = checkpoint.load(path, learner) if path else State()
-    if folder is None or before is None:
-        return record, state
-    folder.rewind(state.step)  # at step 0 there are evaluations of the start model only
+    return before, checkpoint.load(path, learner) if path else State()
+
+
+def _rewound(before: RunRecord, step: int, folder: RunFolder) -> RunRecord:
+    """The folder, and its record, as they were at the step."""
+    folder.rewind(step)  # at step 0 there are evaluations of the start model only
     evaluations = tuple(folder.evaluations())
-    _log_again(folder, evaluations, record.config["suites"]["pass_at"])
-    return before.rewound(state.step, evaluations), state
+    _log_again(folder, evaluations, before.config["suites"]["pass_at"])
+    return before.rewound(step, evaluations)
 
 
 def _log_again(

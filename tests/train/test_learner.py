@@ -148,13 +148,29 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights(
         assert torch.equal(parameter, now[name])
 
 
-FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
-FULL_FOR_CUBLAS = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
+FULL = "CUDA out of memory. Tried to allocate 1 GiB"
+FULL_FOR_CUBLAS = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"
 
 
-@pytest.mark.parametrize(("fails_at", "error"), [(0, FULL), (3, FULL), (3, FULL_FOR_CUBLAS)])
+def full() -> RuntimeError:
+    """A new one each time: a traceback would keep the tensors of the pass."""
+    return torch.OutOfMemoryError(FULL)
+
+
+def full_for_cublas() -> RuntimeError:
+    return RuntimeError(FULL_FOR_CUBLAS)
+
+
+def full_outside_of_the_allocator() -> RuntimeError:
+    return torch.AcceleratorError("CUDA error: out of memory")
+
+
+@pytest.mark.parametrize(
+    ("fails_at", "error"),
+    [(0, full), (3, full), (3, full_for_cublas), (3, full_outside_of_the_allocator)],
+)
 def test_a_step_that_runs_out_of_memory_is_taken_in_smaller_pieces(
-    learner_of: Callable[..., Learner], fails_at: int, error: RuntimeError
+    learner_of: Callable[..., Learner], fails_at: int, error: Callable[[], RuntimeError]
 ) -> None:
     """With the gradient that it would have had, wherever it had come to."""
     settings = ("optimizer.max_grad_norm=0", "train.micro_batch_tokens=40")
@@ -162,12 +178,12 @@ def test_a_step_that_runs_out_of_memory_is_taken_in_smaller_pieces(
     learner = learner_of("popo", *settings)
     widths: list[int] = []
 
-    def full(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    def forward(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         widths.append(inputs[0].numel())
         if len(widths) > fails_at and inputs[0].numel() > 20:
-            raise error
+            raise error()
 
-    learner.policy.register_forward_pre_hook(full)
+    learner.policy.register_forward_pre_hook(forward)
     got = gradient(learner)
     assert max(widths) > 20 >= max(widths[-4:])
     for name, tensor in want.items():
@@ -177,20 +193,23 @@ def test_a_step_that_runs_out_of_memory_is_taken_in_smaller_pieces(
 def test_a_row_that_does_not_fit_ends_the_run(learner_of: Callable[..., Learner]) -> None:
     learner = learner_of("grpo")
 
-    def full(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        raise FULL
+    def forward(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        raise full()
 
-    hook = learner.policy.register_forward_pre_hook(full)
+    learner.policy.register_forward_pre_hook(forward)
     with pytest.raises(DeviceMemoryError, match=r"rank 0 .*1 GiB.*gradient_checkpointing") as said:
         learner.prepare(rows())
     assert "\n" not in str(said.value)
-    hook.remove()
+
+
+def test_another_fault_of_the_gpu_shows_its_traceback(learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of("grpo")
 
     def broken(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     learner.policy.register_forward_pre_hook(broken)
-    with pytest.raises(RuntimeError, match="illegal"):  # a fault, which shows its traceback
+    with pytest.raises(RuntimeError, match="illegal"):
         learner.prepare(rows())
 
 
