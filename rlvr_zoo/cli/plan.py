@@ -35,6 +35,8 @@ class Requirements:
     config: RunConfig
     devices: Devices
     cost: Cost
+    cost_with_vllm: Cost
+    """If vLLM sampled, whatever samples now."""
     host: HostPlan
 
 
@@ -57,6 +59,8 @@ class Plan:
     suites: list[SuiteSize]
     seeds: int
     utilisation: float
+    why_sharded: str
+    """Where `train.parallel=auto` shards: a line that says so."""
     way_out: WayOut | None
 
     @property
@@ -71,9 +75,9 @@ class Plan:
     def fits(self) -> bool:
         return self.memory.total_bytes <= self.devices.gpu.memory_bytes
 
-    def gpu_hours(self, needs: Requirements) -> float:
+    def gpu_hours(self, cost: Cost, devices: Devices) -> float:
         """Of all seeds."""
-        return self.seeds * needs.cost.hours * needs.devices.world_size
+        return self.seeds * cost.hours * devices.world_size
 
 
 def plan_command(flags: Flags, gpu_text: str, seeds: int, utilisation: float, as_json: bool) -> int:
@@ -106,12 +110,19 @@ def make_plan(
     shape, memory_bytes = load_shape(config.model), devices.gpu.memory_bytes
     if config.train.parallel == "deepspeed":  # to the plan it is one with FSDP2
         config = with_setting(config, "train.parallel", "fsdp")
-    config, _ = settled(config, shape, devices.world_size, memory_bytes)  # as a run decides
+    config, why = settled(config, shape, devices.world_size, memory_bytes)  # as a run decides
     memory = estimate(config, shape, devices.world_size, memory_bytes)
     suites = sizes(config.suites)
 
     def requirements(of: RunConfig, on: Devices) -> Requirements:
-        return Requirements(of, on, cost(of, shape, on, suites, utilisation), host(of, shape, on))
+        vllm = with_setting(of, "rollout.engine", "vllm")
+        return Requirements(
+            config=of,
+            devices=on,
+            cost=cost(of, shape, on, suites, utilisation),
+            cost_with_vllm=cost(vllm, shape, on, suites, utilisation),
+            host=host(of, shape, on),
+        )
 
     plan = Plan(
         shape=shape,
@@ -120,6 +131,7 @@ def make_plan(
         suites=suites,
         seeds=seeds,
         utilisation=utilisation,
+        why_sharded=why,
         way_out=None,
     )
     fit = None if plan.fits else way_out(config, shape, devices.world_size, memory_bytes)
@@ -152,6 +164,7 @@ def _as_json(plan: Plan) -> dict[str, Any]:
         "parameters": plan.shape.num_parameters,
         "gpus": {"name": str(plan.devices), **asdict(plan.devices.gpu)},
         "world_size": plan.devices.world_size,
+        "parallel": plan.config.train.parallel,
         "fits": plan.fits,
         "memory_bytes": {
             "total": round(memory.total_bytes),
@@ -187,7 +200,7 @@ def _requirements_as_json(plan: Plan, needs: Requirements) -> dict[str, Any]:
         "cost": {
             **asdict(cost),
             "hours": cost.hours,
-            "gpu_hours": plan.gpu_hours(needs),
+            "gpu_hours": plan.gpu_hours(cost, needs.devices),
             "utilisation": plan.utilisation,
         },
         "host_bytes": {
@@ -199,6 +212,7 @@ def _requirements_as_json(plan: Plan, needs: Requirements) -> dict[str, Any]:
             "checkpoint": {name: round(size) for name, size in host.checkpoint.items()},
             "checkpoints": host.num_checkpoints,
             "total": round(host.disk_bytes),
+            "saves": host.num_saves,
         },
     }
 
@@ -213,6 +227,10 @@ def _show(plan: Plan) -> None:
         f"[bold]{config.algo}[/bold] on {config.model.name} ({shape.num_parameters / 1e9:.2f} B"
         f" parameters), protocol {config.protocol}, {plan.devices}"
     )
+    if plan.why_sharded:
+        console.print(plan.why_sharded)
+    elif plan.devices.world_size > 1:
+        console.print(f"train.parallel={config.train.parallel}")
     console.print(_memory_table(plan.memory))
     _say_fit(console, plan)
     needs = plan.way_out.needs if plan.way_out else plan.given
@@ -277,15 +295,21 @@ def _say_cost(console: Console, plan: Plan, needs: Requirements) -> None:
         f"{found.hours:.1f} h a seed: rollout {found.rollout_hours:.1f} ({engine}), update"
         f" {found.update_hours:.1f} (at {100 * plan.utilisation:.0f} % of peak), evaluation"
         f" {found.evaluate_hours:.1f}; {plan.seeds} seeds on {needs.devices}:"
-        f" {plan.gpu_hours(needs):,.0f} GPU hours"
+        f" {plan.gpu_hours(found, needs.devices):,.0f} GPU hours"
     )
+    if config.rollout.engine == "transformers":
+        faster = needs.cost_with_vllm
+        console.print(
+            f"{faster.hours:.1f} h a seed with rollout.engine=vllm, if it reaches what is assumed"
+            f" of it: {plan.gpu_hours(faster, needs.devices):,.0f} GPU hours"
+        )
 
 
 def _say_host(console: Console, needs: Requirements) -> None:
     found, number = needs.host, needs.host.num_checkpoints
     ranks = needs.devices.gpus_per_machine
     times = f"{found.start_bytes / GIB:.1f} GiB at the start"
-    times += f" ({ranks} ranks, models whole)" if ranks > 1 else ""
+    times += f" ({ranks} ranks, each with whole models for a while)" if ranks > 1 else ""
     if found.training_bytes:
         times += f", {found.training_bytes / GIB:.1f} in training (moments)"
     times += f", {found.saving_bytes / GIB:.1f} where the main rank saves"
@@ -296,6 +320,8 @@ def _say_host(console: Console, needs: Requirements) -> None:
         disk += f", {found.disk_bytes / GIB:.1f} for {number} ({why})"
     elif number > 1:
         disk += f", {found.disk_bytes / GIB:.1f} for {number}, which are all"
+    if found.num_saves > number:
+        disk += f"; {found.num_saves} are written in all"
     console.print(disk)
 
 

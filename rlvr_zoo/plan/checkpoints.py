@@ -36,11 +36,11 @@ def most_at_once(config: RunConfig, step: int = 0, there: int = 0) -> int:
 
     An old one goes when the next one is whole, so that there are `checkpoint.keep` and one more.
     """
-    saves = _num_saves(config, step)
+    saves = num_saves(config, step)
     return there if not saves else max(there + 1, min(config.checkpoint.keep + 1, there + saves))
 
 
-def _num_saves(config: RunConfig, step: int) -> int:
+def num_saves(config: RunConfig, step: int = 0) -> int:
     """After the step, when no signal asks for more."""
     last, every = config.train.max_steps, config.checkpoint.every
     if step >= last:

@@ -142,8 +142,7 @@ def settled(
         return whole, ""
     if config.train.parallel != "auto":
         return config, ""
-    # out of memory halves the micro-batches of whole models while training
-    needed = estimate(_least(whole, shape), shape, world_size, gpu_memory_bytes).total_bytes
+    needed = _least(whole, shape, world_size, gpu_memory_bytes).total_bytes
     if needed <= gpu_memory_bytes:
         return whole, ""
     return with_setting(config, "train.parallel", "fsdp"), (
@@ -152,10 +151,17 @@ def settled(
     )
 
 
-def _least(config: RunConfig, shape: ModelShape) -> RunConfig:
-    """With the smallest micro-batches that a run could go on with that halves them."""
+def _least(
+    config: RunConfig, shape: ModelShape, world_size: int, gpu_memory_bytes: float
+) -> MemoryPlan:
+    """Of a run that halves its micro-batches where memory runs out: with those that it begins with,
+    or with the smallest, which keep gradients from one to the next."""
     smallest = min(config.train.micro_batch_tokens, work_of(config, shape).row_tokens)
-    return with_setting(config, "train.micro_batch_tokens", smallest)
+    plans = [
+        estimate(each, shape, world_size, gpu_memory_bytes)
+        for each in (config, with_setting(config, "train.micro_batch_tokens", smallest))
+    ]
+    return min(plans, key=lambda plan: plan.total_bytes)
 
 
 def refuse_if_too_big(
@@ -171,8 +177,9 @@ def refuse_if_too_big(
     For GPUs only, and before weights are loaded.  `gpu_memory_bytes` is one GPU's total memory;
     `halves` says whether the run goes on with smaller micro-batches where memory runs out.
     """
-    smallest = _least(config, shape) if halves else config
-    plan = estimate(smallest, shape, world_size, gpu_memory_bytes)
+    plan = estimate(config, shape, world_size, gpu_memory_bytes)
+    if halves:
+        plan = _least(config, shape, world_size, gpu_memory_bytes)
     if plan.total_bytes <= gpu_memory_bytes:
         return
     parts = sorted(as_table(plan), key=lambda part: -part[1])

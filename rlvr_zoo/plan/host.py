@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rlvr_zoo.config import RunConfig
-from rlvr_zoo.plan.checkpoints import SAVED_MOMENT_BYTES, Contents, most_at_once
+from rlvr_zoo.plan.checkpoints import SAVED_MOMENT_BYTES, Contents, most_at_once, num_saves
 from rlvr_zoo.plan.devices import Devices
 from rlvr_zoo.plan.memory import FP32
 from rlvr_zoo.plan.parameters import Parameters
@@ -36,6 +36,8 @@ class HostPlan:
     """Of the disk, for one checkpoint, by part."""
     num_checkpoints: int
     """On the disk at once."""
+    num_saves: int
+    """In the whole run, one after the other."""
 
     @property
     def checkpoint_bytes(self) -> float:
@@ -67,6 +69,7 @@ def host(config: RunConfig, shape: ModelShape, devices: Devices) -> HostPlan:
         saving_bytes=training + gathered,
         checkpoint=checkpoint,
         num_checkpoints=most_at_once(config),
+        num_saves=num_saves(config),
     )
 
 

@@ -39,7 +39,7 @@ def test_hours_are_those_of_settings_that_can_run(cli: Cli) -> None:
     assert found.code == 1 and change["world_size"] > 1
     (gpus,) = [each.split()[1] for each in change["arguments"] if each.startswith("--gpus")]
     out = " ".join(found.out.split())
-    assert "with these settings:" in out and out.count("h a seed") == 1
+    assert "with these settings:" in out and out.count("h a seed: rollout") == 1
     assert f"3 seeds on {gpus}: {change['cost']['gpu_hours']:,.0f} GPU hours" in out
     asked = [each.split()[1] for each in change["arguments"] if each.startswith("--set")]
     again = cli(
@@ -57,8 +57,9 @@ def test_hosts_and_disk(cli: Cli) -> None:
     """By hand: 7.6156 B parameters and a predictor of 29.4 M, a momentum copy, fp32 moments."""
     arguments = ("--algo=popo", "--model=qwen-math-7b", "--gpus=h100x8", *FITS)
     out = " ".join(cli("plan", *arguments).out.split())
-    assert "454.8 GiB at the start (8 ranks, models whole), 113.8 where the main rank saves" in out
+    assert "454.8 GiB at the start (8 ranks, each with whole models for a while), 113.8" in out
     assert "113.8 GiB a checkpoint, 341.4 for 3 (checkpoint.keep=2 and one more while" in out
+    assert "; 30 are written in all" in out
     out = " ".join(cli("plan", *arguments, "--set=checkpoint.every=0").out.split())
     assert "113.8 GiB a checkpoint" in out and "one more" not in out
     offload = "--set=optimizer.moments=offload"

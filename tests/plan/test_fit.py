@@ -7,6 +7,7 @@ from rlvr_zoo.plan.devices import GIB, parse
 from rlvr_zoo.plan.fit import refuse_if_too_big, settled, way_out, with_setting
 from rlvr_zoo.plan.memory import estimate
 from rlvr_zoo.plan.shape import ModelShape, load_shape
+from rlvr_zoo.plan.work import work_of
 
 from .test_memory import config
 
@@ -89,6 +90,16 @@ def test_micro_batches_that_can_be_halved_are_no_reason(
     refuse_if_too_big(popo, shape, number, memory)
     with pytest.raises(ConfigError, match=r"gradient_checkpointing=true"):
         refuse_if_too_big(popo, shape, number, memory, halves=False)
+
+
+def test_a_single_micro_batch_may_fit_where_many_do_not(shape: ModelShape) -> None:
+    """Many keep whole gradients beside what each one takes."""
+    popo = config("popo", "train.parallel=ddp", "train.gradient_checkpointing=true")
+    one = estimate(popo, shape, 8).total_bytes
+    row = work_of(popo, shape).row_tokens
+    many = with_setting(popo, "train.micro_batch_tokens", row)
+    assert one < estimate(many, shape, 8).total_bytes
+    refuse_if_too_big(popo, shape, 8, int(one) + 1)
 
 
 def test_no_way_out_is_said(shape: ModelShape) -> None:
