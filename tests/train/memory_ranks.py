@@ -1,6 +1,6 @@
 """Started by test_memory_ranks.py on both ranks: `memory_ranks.py MODEL`.
 
-Has ranks of a sharded model run out of memory at every meeting of a step, and in layers, and
+Has ranks of a sharded model run out of memory before collectives of a step, and in layers, and
 prints for every case how far the gradient is from that of a step that had enough.
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from rlvr_zoo.train.collectives import CollectiveCounter
 from rlvr_zoo.train.learner import Learner
-from rlvr_zoo.train.meetings import Meetings
 from rlvr_zoo.train.rows import Rows, rows_of
 from rlvr_zoo.train.sharding import whole
 from tests.train.conftest import make_learner
@@ -23,10 +23,10 @@ from tests.train.ranks import BATCHES, TIMEOUT
 
 TOKENS = 60
 """Of a micro-batch: some passes a step."""
-CASES = {  # algorithm, settings, every how many meetings memory runs out
-    "a copy and a head": ("popo", (), 2),
-    "a critic, recomputed": ("ppo", ("train.gradient_checkpointing=true",), 6),
-    "adapters": ("popo", ("lora.rank=4", "train.gradient_checkpointing=true"), 6),
+CASES = {  # algorithm, settings, before every how many collectives memory runs out
+    "a copy and a head": ("popo", (), 3),
+    "a critic, recomputed": ("ppo", ("train.gradient_checkpointing=true",), 9),
+    "adapters": ("popo", ("lora.rank=4", "train.gradient_checkpointing=true"), 9),
 }
 
 
@@ -35,21 +35,33 @@ def full() -> None:
 
 
 class Memory:
-    """Runs out once, at a meeting of a number, where one is given; counts meetings."""
+    """Runs out once, before a collective of a number, where one is given; counts them."""
 
-    def __init__(self, meetings: Meetings) -> None:
-        self._takes_place = meetings.takes_place
-        meetings.takes_place = self.meet  # type: ignore[method-assign]
+    def __init__(self, counter: CollectiveCounter) -> None:
+        self._count_next = counter.count_next
+        counter.count_next = self.count  # type: ignore[method-assign]
         self.set(None)
 
     def set(self, runs_out_at: int | None) -> None:
-        self._runs_out_at, self.met = runs_out_at, 0
+        self._runs_out_at, self.num_seen = runs_out_at, 0
 
-    def meet(self) -> bool:
-        self.met += 1
-        if self.met - 1 == self._runs_out_at:
+    def count(self) -> bool:
+        self.num_seen += 1
+        if self.num_seen - 1 == self._runs_out_at:
             full()
-        return self._takes_place()
+        return self._count_next()
+
+
+def refuse_what_is_not_finite(learner: Learner) -> None:
+    """As a plug-in's own loss may, in a pass that will be discarded, too."""
+    loss = learner._algorithm.loss
+
+    def checked(*arguments: Any) -> Any:
+        value, metrics = loss(*arguments)
+        assert torch.isfinite(value)
+        return value, metrics
+
+    learner._algorithm.loss = checked  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -102,10 +114,11 @@ def gaps(
     )  # fmt: skip
     rank = distributed.get_rank()
     rows = rows_of(BATCHES["mixed"], list(range(16)), 9, torch.device("cpu"))
-    memory = Memory(learner._backend.meetings)
+    memory = Memory(learner._backend.collectives)
+    refuse_what_is_not_finite(learner)
 
     prepared = learner.prepare(rows)
-    for at in range(0, memory.met, every):
+    for at in range(0, memory.num_seen, every):
         memory.set(at if rank == at // every % 2 else None)
         again = learner.prepare(rows)
         for name, tensor in prepared.rows.items():
@@ -115,13 +128,13 @@ def gaps(
 
     memory.set(None)
     want = gradient(learner, rows, prepared)
-    last = memory.met - 1
+    last = memory.num_seen - 1
     for at in range(0, last + 1, every):
         one, both = (at if rank == at // every % 2 else None), (at if rank else last - at)
         for kind, runs_out_at in (("one", one), ("both", both)):
             memory.set(runs_out_at)
             found = gap(gradient(learner, rows, prepared), want)
-            yield f"meeting {at}, {kind}", found, learner.micro_batch_tokens
+            yield f"collective {at}, {kind}", found, learner.micro_batch_tokens
     memory.set(None)
     for backward in (False, True):
         for ranks in ({0}, {1}, {0, 1}):
@@ -132,6 +145,7 @@ def gaps(
 
 def main(model: Path) -> None:
     distributed.init_process_group("gloo", timeout=TIMEOUT)
+    torch.use_deterministic_algorithms(True)  # fills what is not initialised with NaN
     found = {case: list(gaps(model, *given)) for case, given in CASES.items()}
     if distributed.get_rank() == 0:
         print(json.dumps(found))
