@@ -4,6 +4,7 @@ import hashlib
 import json
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -56,12 +57,14 @@ def curve(folder: Path) -> list[tuple[int, dict[str, float]]]:
     ]
 
 
-@pytest.fixture
-def undisturbed(launch: Launch, tmp_path: Path) -> Path:
-    folder = tmp_path / "undisturbed"
-    code, _, err = finish(launch("run", *SMALL, "--output", str(folder)))
-    assert code == 0, err
-    return folder
+@pytest.fixture(scope="module")
+def undisturbed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run = [sys.executable, "-m", "rlvr_zoo", "run", *SMALL, "--set=track.mlflow=false"]
+    subprocess.run(
+        [*run, "--output=out"], cwd=folder, check=True, capture_output=True, timeout=PATIENCE_S
+    )
+    return folder / "out"
 
 
 def test_killed_and_stopped_runs_end_bit_identical(

@@ -15,6 +15,8 @@ import rlvr_zoo_benchmarks
 from .conftest import Launch
 
 PATIENCE_S = 300
+SLOW = ("--set=suites.limit=64", "--set=rollout.batch_tokens=72")
+"""Seconds for a suite, so that it can be killed in the middle; a few rows at a time."""
 
 
 def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
@@ -72,13 +74,13 @@ def wait_for_lines(path: Path, number: int, process: "subprocess.Popen[str]") ->
 
 
 def test_a_killed_evaluation_goes_on_where_it_was(launch: Launch, tmp_path: Path) -> None:
-    slow = ("eval", "--model=tiny", "--suite=micro", "--samples=8", "--set=rollout.batch_tokens=72")
+    slow = ("eval", "--model=tiny", "--suite=micro", "--samples=8", *SLOW)
     code, out, err = finish(launch(*slow, "--output=whole", "--json"))
     assert code == 0, err
     whole = json.loads(out)["suites"]["micro"]
 
     samples = tmp_path / "parts/samples/micro.jsonl"
-    for lines, blow in ((100, signal.SIGKILL), (500, signal.SIGINT)):
+    for lines, blow in ((100, signal.SIGKILL), (250, signal.SIGINT)):
         process = launch(*slow, "--output=parts")
         wait_for_lines(samples, lines, process)
         process.send_signal(blow)
@@ -91,14 +93,13 @@ def test_a_killed_evaluation_goes_on_where_it_was(launch: Launch, tmp_path: Path
     assert code == 0, err
     assert json.loads(out)["suites"]["micro"] == whole
     assert samples.read_bytes().startswith(before[: before.rindex(b"\n") + 1])
-    assert len(samples.read_bytes().splitlines()) == 2048, "no sample was made twice"
+    assert len(samples.read_bytes().splitlines()) == 512, "no sample was made twice"
 
 
 def test_a_run_killed_while_it_evaluates_goes_on(launch: Launch, tmp_path: Path) -> None:
     flags = (
         "--algo=grpo", "--max-steps=2", "--set=rollout.rollouts_per_step=16",
-        "--set=problems.num_held_out=8", "--set=checkpoint.every=0",
-        "--set=rollout.batch_tokens=72",
+        "--set=problems.num_held_out=8", "--set=checkpoint.every=0", *SLOW,
     )  # fmt: skip
     code, _, err = finish(launch("run", *flags, "--output=whole"))
     assert code == 0, err
@@ -110,7 +111,7 @@ def test_a_run_killed_while_it_evaluates_goes_on(launch: Launch, tmp_path: Path)
         process.kill()
         finish(process)
         before = samples.read_bytes()
-        assert before.count(b"\n") < 1024, "it was killed in the middle"
+        assert before.count(b"\n") < 256, "it was killed in the middle"
     code, _, err = finish(launch("run", "--resume", "--output=parts"))
     assert code == 0, err
     assert samples.read_bytes().startswith(before[: before.rindex(b"\n") + 1])
