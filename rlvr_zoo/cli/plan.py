@@ -246,6 +246,7 @@ def _show(plan: Plan) -> None:
 def _memory_table(memory: MemoryPlan) -> Table:
     """A column a phase, the largest one first."""
     phases = sorted(memory.phases, key=lambda phase: -sum(memory.phases[phase].values()))
+    phases = phases[:6]  # a terminal is no wider; `--json` has all of them
     names = list(dict.fromkeys(name for phase in phases for name in memory.phases[phase]))
     table = Table("GiB of one GPU", *phases)
     table.columns[1].style = "bold"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rlvr_zoo.config import RunConfig
-from rlvr_zoo.plan.memory import FP32, MOMENT_BYTES
+from rlvr_zoo.plan.memory import MOMENT_BYTES
+from rlvr_zoo.plan.parameters import FP32
 
 SAVED_MOMENT_BYTES = MOMENT_BYTES | {"offload": MOMENT_BYTES["fp32"]}
 """A parameter's two moments in a file, and in the host's memory."""

@@ -17,7 +17,8 @@ from rlvr_zoo import registry
 from rlvr_zoo.api import Output, Spec
 from rlvr_zoo.config import RunConfig
 from rlvr_zoo.plan.devices import Devices
-from rlvr_zoo.plan.memory import BF16, FP32, cache_bytes
+from rlvr_zoo.plan.memory import cache_bytes
+from rlvr_zoo.plan.parameters import BF16, FP32
 from rlvr_zoo.plan.shape import ModelShape
 from rlvr_zoo.plan.suites import SuiteSize
 from rlvr_zoo.plan.work import Work, resamples, spec_of, trained_models, work_of

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from rlvr_zoo.config import RunConfig
 from rlvr_zoo.plan.checkpoints import SAVED_MOMENT_BYTES, Contents, most_at_once, num_saves
 from rlvr_zoo.plan.devices import Devices
-from rlvr_zoo.plan.memory import FP32
-from rlvr_zoo.plan.parameters import Parameters
+from rlvr_zoo.plan.parameters import FP32, Parameters
 from rlvr_zoo.plan.shape import ModelShape
 from rlvr_zoo.plan.work import spec_of
 

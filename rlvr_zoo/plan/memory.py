@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rlvr_zoo.config import RunConfig
-from rlvr_zoo.plan.parameters import Parameters
+from rlvr_zoo.plan.parameters import BF16, FP32, Parameters
 from rlvr_zoo.plan.shape import ModelShape
-from rlvr_zoo.plan.work import Work, share_of, spec_of, work_of
+from rlvr_zoo.plan.sharded import Parts, Pass, Shards
+from rlvr_zoo.plan.work import Share, Work, share_of, spec_of, work_of
 
-FP32, BF16 = 4, 2
 MOMENT_BYTES = {"fp32": 8.0, "8bit": 2.0 + 8 / 256, "offload": 0.0}
 """A parameter's two moments; 8 bits have an fp32 scale for each block of 256."""
 BLOCK_BYTES = 2 * (1 << 24) * FP32
@@ -28,8 +28,6 @@ CONTEXT_BYTES = 1 << 30
 """CUDA's context and libraries."""
 FRAGMENTATION = 0.05
 """Share of the tensors' peak that the allocator cannot use."""
-
-Parts = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -110,6 +108,10 @@ class _Estimate:
         return self.config.train.parallel == "fsdp"
 
     @cached_property
+    def share(self) -> Share:
+        return share_of(self.config, self.work, self.world_size)
+
+    @cached_property
     def narrow(self) -> bool:
         return self.config.train.precision == "bf16"
 
@@ -136,68 +138,79 @@ class _Estimate:
 
     def update(self) -> dict[str, Parts]:
         """The phases of a micro-batch, the last of its optimizer step."""
-        shape = self.shape
-        share = share_of(self.config, self.work, self.world_size)
-        checkpointed = self.config.train.gradient_checkpointing
+        passes = {name: self._pass(name) for name in self.held.trained_models}
+        accumulates = self.share.micro_batches > 1
+        if self.sharded:
+            return Shards(self.held, self.world_size, self.width, accumulates).phases(passes)
+        shape, spoken = self.shape, passes["policy"]
+        models = len(passes)
+        kept = sum(each.kept for each in passes.values())
+        ends = sum(each.ends for each in passes.values())
         speaks = bool(self.held.trained_models["policy"] & {"logp", "entropy"})
         full = not self.held.adapters
-        grads = FP32 * self.held.trained / (self.world_size if self.sharded else 1)
-        earlier = grads if share.micro_batches > 1 else 0.0
-
-        models = len(self.held.trained_models)
-        kept = models * share.tokens * shape.num_layers * self._kept_bytes()
-        norm = share.tokens * 3 * shape.hidden_size * FP32
-        # completion tokens' features are taken out of all, for logits and values
-        features = share.completion_tokens * shape.hidden_size * FP32
-        ends = sum(
-            norm + features * bool(outputs - {"hidden"})
-            for outputs in self.held.trained_models.values()
-        )
-        flow = share.tokens * self._flow_bytes()
-        chunk = min(self.config.train.logits_tokens, share.completion_tokens)
-        logits = (chunk * shape.vocab_size * self.width + self._block_bytes()) * speaks
+        grads = FP32 * self.held.trained
+        earlier = grads if accumulates else 0.0
         vocabulary = FP32 * shape.num_embedding_parameters  # the gradient of head or embedding
         head_gradient = vocabulary * (speaks and full)
         # of a tied head it waits for the embedding's
         waiting = vocabulary * (speaks and full and shape.tied)
         # the largest matrix' gradient, before it is added to what there is
         largest = max((d_in * d_out for _, d_in, d_out in shape.linear_maps), default=0)
-        fresh = FP32 * largest * full * (share.micro_batches > 1)
-        again = share.tokens * self._layer_bytes() * checkpointed
-        copies, copies_later = self._copies(checkpointed)
-        scattered = self._scattered()
+        fresh = FP32 * largest * full * accumulates
+        copies, copies_later = self._copies(self.config.train.gradient_checkpointing)
         return {
             "forward": {
                 "activations": kept + ends,
-                "logits": logits,
+                "logits": spoken.logits,
                 "compute copies": copies,
                 "gradients": earlier,
             },
             "logits": {
-                "activations": kept + ends + features,
-                "logits": logits + head_gradient,
+                "activations": kept + ends + spoken.features,
+                "logits": spoken.logits + head_gradient,
                 "compute copies": copies_later,
                 "gradients": earlier,
             },
             "last layer": {
-                "activations": kept + again + flow + ends * (models - 1) / models,
+                "activations": kept + spoken.again + spoken.flow + ends * (models - 1) / models,
                 "logits": waiting,
-                "compute copies": copies_later + scattered,
+                "compute copies": copies_later,
                 "gradients": earlier + fresh,
             },
             "first layer": {
-                "activations": share.tokens * self._layer_bytes() + flow,
+                "activations": spoken.layer + spoken.flow,
                 "logits": waiting,
-                "compute copies": copies_later + scattered,
+                "compute copies": copies_later,
                 "gradients": earlier + fresh if earlier else grads - vocabulary * full,
             },
             "embedding": {
-                "activations": share.tokens * shape.hidden_size * FP32,
+                "activations": spoken.embedded,
                 "logits": waiting,
-                "compute copies": copies_later + scattered,
+                "compute copies": copies_later,
                 "gradients": grads + vocabulary * full * (earlier > 0 or waiting > 0),
             },
         }
+
+    def _pass(self, name: str) -> Pass:
+        shape, share = self.shape, self.share
+        outputs = self.held.trained_models[name]
+        checkpointed = self.config.train.gradient_checkpointing
+        speaks = bool(outputs & {"logp", "entropy"})
+        layer = share.tokens * self._layer_bytes()
+        # completion tokens' features are taken out of all, for logits and values
+        features = share.completion_tokens * shape.hidden_size * FP32
+        norm = share.tokens * 3 * shape.hidden_size * FP32
+        chunk = min(self.config.train.logits_tokens, share.completion_tokens)
+        return Pass(
+            kept=share.tokens * shape.num_layers * self._kept_bytes(),
+            ends=norm + features * bool(outputs - {"hidden"}),
+            features=features,
+            layer=layer,
+            again=layer * checkpointed,
+            flow=share.tokens * self._flow_bytes(),
+            embedded=float(share.tokens * shape.hidden_size * FP32),
+            logits=(chunk * shape.vocab_size * self.width + self._block_bytes()) * speaks,
+        )
 
     def _layer_bytes(self) -> float:
         """What a layer keeps of one token for its backward pass.
@@ -235,10 +248,6 @@ class _Estimate:
         shape = self.shape
         models = len(self.held.trained_models)
         body = shape.num_layers * shape.num_layer_parameters
-        if self.sharded:  # the root stays gathered, and of the layers the present and the next one
-            gathered = shape.num_root_parameters + 2 * shape.num_layer_parameters
-            both = float(models * self.width * gathered)
-            return both, both
         if not self.narrow:
             return 0.0, 0.0
         head = BF16 * shape.num_embedding_parameters
@@ -246,13 +255,6 @@ class _Estimate:
             every = BF16 * models * body + head
             return every, every
         return BF16 * body + head, BF16 * models * shape.num_layer_parameters + head
-
-    def _scattered(self) -> float:
-        """Under FSDP: gradients of a layer and of the root, whole, on their way to the ranks."""
-        if not self.sharded or self.held.adapters:
-            return 0.0
-        whole = self.shape.num_layer_parameters + self.shape.num_root_parameters
-        return whole * (self.width + (FP32 if self.narrow else 0))
 
     # ------------------------------------------------------------- sampling
 

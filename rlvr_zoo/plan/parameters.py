@@ -10,6 +10,9 @@ from rlvr_zoo.config import RunConfig
 from rlvr_zoo.plan.shape import ModelShape
 from rlvr_zoo.plan.work import trained_models
 
+FP32, BF16 = 4, 2
+"""Bytes of a number."""
+
 
 @dataclass(frozen=True)
 class Parameters:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
+from unittest.mock import patch
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, UntypedStorage, distributed, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
@@ -26,9 +27,11 @@ from rlvr_zoo.registry import algorithm
 from rlvr_zoo.resolve import parse_set, resolve
 from rlvr_zoo.rollout.base import Compute, Request, Sampling
 from rlvr_zoo.rollout.transformers import TransformersEngine
+from rlvr_zoo.train import collectives
 from rlvr_zoo.train.backend import Backend
 from rlvr_zoo.train.learner import Learner
 from rlvr_zoo.train.rows import Rows, rows_of
+from rlvr_zoo.train.sharding import local
 
 QWEN_05B = {
     "hidden_size": 896,
@@ -45,6 +48,8 @@ QWEN_05B = {
 class PeakBytes(TorchDispatchMode):
     """Bytes of all storages that are alive, and the most there were, while it is on.
 
+    Of sharded tensors, this rank's part.
+
     What kernels allocate inside themselves is not seen.
     """
 
@@ -52,7 +57,8 @@ class PeakBytes(TorchDispatchMode):
         """`before` are tensors that were made earlier and count, too."""
         super().__init__()
         self.now = self.peak = 0
-        self._known: set[int] = set()
+        self._known: dict[int, int] = {}
+        self._looks = True
         for tensor in before:
             self._add(tensor)
 
@@ -60,27 +66,67 @@ class PeakBytes(TorchDispatchMode):
         """Forgets the peak."""
         self.peak = self.now
 
+    def __enter__(self) -> PeakBytes:
+        # FSDP2 frees gathered weights, and makes room for them anew, inside storages that stay
+        self._patches = [
+            patch.object(UntypedStorage, "resize_", self._resized(UntypedStorage.resize_))
+        ]
+        for name in ("all_gather", "reduce_scatter"):  # gloo has copies of its own, NCCL has none
+            unseen = self._unseen(getattr(collectives, name))
+            self._patches.append(patch.object(collectives, name, unseen))
+        for each in self._patches:
+            each.start()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        for each in self._patches:
+            each.stop()
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         found = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(found):
+        for leaf in tree_leaves(found) if self._looks else ():
             if isinstance(leaf, Tensor):
                 self._add(leaf)
         return found
 
-    def _add(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key not in self._known:
-            self._known.add(key)
-            self.now += size
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._remove, key, size)
+    def _unseen(self, collective: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._looks = False
+            try:
+                return collective(*args, **kwargs)
+            finally:
+                self._looks = True
 
-    def _remove(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.now -= size
+        return call
+
+    def _resized(self, resize: Callable[..., Any]) -> Callable[..., Any]:
+        def call(storage: UntypedStorage, size: int) -> Any:
+            found = resize(storage, size)
+            if (key := storage._cdata) in self._known:
+                self._change(size - self._known[key])
+                self._known[key] = size
+            return found
+
+        return call
+
+    def _add(self, tensor: Tensor) -> None:
+        storage = local(tensor).untyped_storage()
+        key = storage._cdata
+        if key not in self._known:
+            self._known[key] = storage.nbytes()
+            self._change(storage.nbytes())
+            weakref.finalize(storage, self._remove, key)
+
+    def _remove(self, key: int) -> None:
+        self._change(-self._known.pop(key))
+
+    def _change(self, size: int) -> None:
+        self.now += size
+        self.peak = max(self.peak, self.now)
 
 
 @dataclass(frozen=True)
@@ -118,7 +164,8 @@ def measured(
             targets = learner.prepare(rows)
             report = learner.step(rows, targets, torch.arange(work.rows))
             assert report.trained_tokens == work.rows * work.completion_tokens
-    planned = estimate(config, shape, world_size=1, work=work, on_gpu=False)
+    ranks = distributed.get_world_size() if distributed.is_initialized() else 1
+    planned = estimate(config, shape, ranks, work=work, on_gpu=False)
     return Measured(memory.peak, MemoryPlan(without_rollout(planned), on_gpu=False))
 
 
@@ -126,7 +173,7 @@ def learner_of(lm: PreTrainedModel, config: RunConfig) -> Learner:
     """As a run makes it; `lm` becomes the policy."""
     chosen = algorithm(config.algo)
     knobs: Any = build(chosen.cls.Config, config.algorithm, "algorithm")
-    backend = Backend(config.train.precision)
+    backend = Backend(config.train.precision, config.train.parallel)
     return Learner(lm, chosen.cls(knobs), chosen.cls.spec(knobs), config, backend)
 
 
