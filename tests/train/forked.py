@@ -6,7 +6,9 @@ takes longer than what most tests ask of a rank.
 torch's threads do not survive it.
 """
 
+import ctypes
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from pathlib import Path
 from runpy import run_module
 
 ROOT = Path(__file__).parents[2]
+PR_SET_PDEATHSIG = 1
 
 
 def command(number: int, module: str, *arguments: object) -> list[str]:
@@ -44,6 +47,8 @@ def fork(number: int, work: Callable[[], object]) -> None:
 
 
 def _be(rank: int, number: int, port: int, work: Callable[[], object]) -> None:
+    if sys.platform == "linux":  # a test that has waited for too long kills the one that forked
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(number), "LOCAL_WORLD_SIZE": str(number),
