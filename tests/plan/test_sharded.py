@@ -15,10 +15,7 @@ LAYER, VOCABULARY, NORM = 233_057_792, 152_064 * 3584, 3584
 """Parameters of Qwen2.5-Math-7B: of a layer, of the embedding or the head, of the last norm."""
 LONG = "train.micro_batch_tokens=100000"
 """One micro-batch."""
-CASES = [
-    "popo/bf16/1/untied/layers",
-    "ppo/fp32/2/tied/vocabulary",
-]
+CASES = ["ppo/bf16/2/untied/layers"]
 """The other cases are in docs/performance.md."""
 
 
@@ -90,9 +87,9 @@ def test_a_critic_goes_backward_first(shapes: dict[str, ModelShape]) -> None:
 @pytest.mark.parametrize("algo", ["popo", "ppo", "raft"])
 @pytest.mark.parametrize("name", ["tiny", "qwen-math-7b"])
 def test_no_part_is_negative(shapes: dict[str, ModelShape], algo: str, name: str) -> None:
-    for chosen in [(), ("lora.rank=8",), ("train.precision=fp32",), (LONG,)]:
+    for chosen in [("lora.rank=8",), ("train.precision=fp32",), (LONG,)]:
         for parallel in ("ddp", "fsdp"):
             made = config(algo, *chosen, f"train.parallel={parallel}")
-            for ranks in (2, 16, 256):
+            for ranks in (2, 16):
                 for phase, parts in estimate(made, shapes[name], ranks).phases.items():
                     assert min(parts.values()) >= 0, (phase, parts, chosen, parallel, ranks)

@@ -1,5 +1,8 @@
-"""Ten steps of `micro` with every algorithm, on one process, on two with whole models, and on four
-with sharded ones: what test_ten_steps.py starts as `ten_steps.py FOLDER`.
+"""Ten steps of `micro` with every algorithm, on one process, and on two with whole models and with
+sharded ones: what test_ten_steps.py starts as `ten_steps.py FOLDER`.
+
+Four sharded ranks take three times as long; test_ranks.py has them with one algorithm, and
+tests/train/test_invariance.py with every algorithm's gradient.
 
 One process imports everything, and forks the ranks.
 """
@@ -20,7 +23,7 @@ from rlvr_zoo.train.setup import execute
 from tests.train.forked import fork
 
 ALONE = "alone"
-WORLDS = {"whole models on two": (2, "ddp"), "sharded over four": (4, "fsdp")}
+WORLDS = {"whole models on two": (2, "ddp"), "sharded over two": (2, "fsdp")}
 """Folder of the runs -> how many ranks, and how they hold models."""
 STEPS = 10
 PROBLEMS = "problems.jsonl"

@@ -12,7 +12,7 @@ def test_grpo_and_popo_learn_from_equal_first_rollouts(launch: Launch, tmp_path:
     for algo in ("grpo", "popo"):
         process = launch(
             "run", f"--algo={algo}", "--max-steps=12", f"--output={algo}",
-            "--set=evaluate.every=0", "--set=track.num_samples=128",
+            "--set=evaluate.every=0", "--set=track.num_samples=128", "--set=suites.limit=64",
         )  # fmt: skip
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err

@@ -24,9 +24,9 @@ from tests.train.ranks import BATCHES, TIMEOUT
 TOKENS = 60
 """Of a micro-batch: some passes a step."""
 CASES = {  # algorithm, settings, before every how many collectives memory runs out
-    "a copy and a head": ("popo", (), 3),
-    "a critic, recomputed": ("ppo", ("train.gradient_checkpointing=true",), 9),
-    "adapters": ("popo", ("lora.rank=4", "train.gradient_checkpointing=true"), 9),
+    "a copy and a head": ("popo", (), 4),
+    "a critic, recomputed": ("ppo", ("train.gradient_checkpointing=true",), 15),
+    "adapters": ("popo", ("lora.rank=4", "train.gradient_checkpointing=true"), 15),
 }
 
 
@@ -137,7 +137,7 @@ def gaps(
             yield f"collective {at}, {kind}", found, learner.micro_batch_tokens
     memory.set(None)
     for backward in (False, True):
-        for ranks in ({0}, {1}, {0, 1}):
+        for ranks in ({1}, {0, 1}):
             with one_layer_is_full(learner, backward) if rank in ranks else nullcontext():
                 found = gap(gradient(learner, rows, prepared), want)
             yield f"a layer, {backward=}, {ranks=}", found, learner.micro_batch_tokens
