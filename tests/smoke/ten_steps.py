@@ -20,7 +20,7 @@ from rlvr_zoo.errors import PluginError
 from rlvr_zoo.models.quiet import quiet_transformers
 from rlvr_zoo.resolve import merge, parse_set, resolve
 from rlvr_zoo.train.setup import execute
-from tests.train.forked import fork
+from tests.train.forked import fork, together
 
 ALONE = "alone"
 WORLDS = {"whole models on two": (2, "ddp"), "sharded over two": (2, "fsdp")}
@@ -72,6 +72,7 @@ if __name__ == "__main__":
     os.chdir(sys.argv[1])
     quiet_transformers()
     write_problems()
-    for folder, (number, parallel) in WORLDS.items():
-        fork(number, partial(train, parallel, folder))
-    train("auto", ALONE)  # here, and last: nothing is forked after
+    alone = partial(train, "auto", ALONE)
+    worlds = [partial(fork, n, partial(train, how, out)) for out, (n, how) in WORLDS.items()]
+    if failed := together([alone, *worlds]):
+        sys.exit(f"worlds {failed} failed")

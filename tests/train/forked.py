@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from multiprocessing import get_context
@@ -36,19 +36,29 @@ def fork(number: int, work: Callable[[], object]) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = get_context("fork")
-    ranks = [context.Process(target=_be, args=(rank, number, port, work)) for rank in range(number)]
-    for each in ranks:
-        each.start()
-    for each in ranks:
-        each.join()
-    if failed := [rank for rank, each in enumerate(ranks) if each.exitcode]:
+    failed = together([partial(_be, rank, number, port, work) for rank in range(number)])
+    if failed:
         sys.exit(f"ranks {failed} of {number} failed")
 
 
-def _be(rank: int, number: int, port: int, work: Callable[[], object]) -> None:
+def together(works: Sequence[Callable[[], object]]) -> list[int]:
+    """Forks a process for each piece of work; returns the numbers of those that failed."""
+    context = get_context("fork")
+    processes = [context.Process(target=_child, args=(work,)) for work in works]
+    for each in processes:
+        each.start()
+    for each in processes:
+        each.join()
+    return [number for number, each in enumerate(processes) if each.exitcode]
+
+
+def _child(work: Callable[[], object]) -> None:
     if sys.platform == "linux":  # a test that has waited for too long kills the one that forked
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    work()
+
+
+def _be(rank: int, number: int, port: int, work: Callable[[], object]) -> None:
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(number), "LOCAL_WORLD_SIZE": str(number),
