@@ -129,7 +129,7 @@ def test_a_run_looks_before_it_trains(
     """A checkpoint of the random model by GRPO takes 5.5 MiB."""
     watcher: Any = Watcher(warnings=[])
 
-    def run(folder: Path, free_mib: int) -> Any:
+    def run(folder: Path, free_mib: int, resume: bool = False) -> Any:
         disk = Disk(total=9**9, free=free_mib << 20)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: disk)
         config = configured(
@@ -137,11 +137,22 @@ def test_a_run_looks_before_it_trains(
             "rollout.rollouts_per_step=16", "problems.num_held_out=16", "track.mlflow=false",
             "suites.names=[]",
         )  # fmt: skip
-        return setup.execute(config, folder, False, watcher)
+        return setup.execute(config, folder, resume, watcher)
 
     with pytest.raises(ConfigError, match="not even one fits"):
         run(tmp_path / "refused", 3)
     assert not (tmp_path / "refused").exists() and not watcher.warnings
-    assert run(tmp_path / "run", 8).status == "finished"
+    done = run(tmp_path / "run", 8)
+    assert done.status == "finished"
+    assert [(each.step, each.num_ranks, each.models) for each in done.launches] == [(0, 1, "whole")]
     said = [warning for warning in watcher.warnings if "MiB free" in warning]
     assert len(said) == 1
+
+    shutil.rmtree(tmp_path / "run/checkpoints/step-00000002")  # a resumed run repeats that step
+    kept = {path: path.read_bytes() for path in (tmp_path / "run").glob("*.json*")}
+    assert len(kept) >= 4
+    with pytest.raises(ConfigError, match="not even one fits"):
+        run(tmp_path / "run", 3, resume=True)
+    assert kept == {path: path.read_bytes() for path in kept}
+    resumed = run(tmp_path / "run", 80, resume=True)
+    assert [each.step for each in resumed.launches] == [0, 1]

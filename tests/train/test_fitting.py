@@ -7,6 +7,7 @@ import pytest
 
 from rlvr_zoo.errors import ConfigError
 from rlvr_zoo.plan.devices import parse
+from rlvr_zoo.train.collectives import CAN_RESTART
 from rlvr_zoo.train.fitting import fit
 
 from .conftest import configured
@@ -27,11 +28,13 @@ class Ranks:
         return value
 
 
-def fitted(parallel: str, gpus: str, model: str = "qwen-math-7b") -> tuple[str, list[str]]:
+def fitted(
+    parallel: str, gpus: str, model: str = "qwen-math-7b", *settings: str
+) -> tuple[str, list[str]]:
     devices = parse(gpus)
     ranks: Any = Ranks(parallel, devices.world_size, devices.gpu.memory_bytes)
     preset = () if model == "tiny" else (f"model={model}",)
-    notes = fit(configured("popo", *preset), ranks)
+    notes = fit(configured("popo", *preset, *settings), ranks)
     return ranks.parallel, notes
 
 
@@ -66,6 +69,14 @@ def test_the_plan_takes_deepspeed_for_fsdp() -> None:
     assert fitted("deepspeed", "h100x8") == ("deepspeed", [])
     with pytest.raises(ConfigError, match="of each GPU"):
         fitted("deepspeed", "rtx3090x2")
+
+
+def test_deepspeed_is_refused_what_fsdp_makes_fit_by_halving() -> None:
+    plain = ("qwen-math-7b", "train.gradient_checkpointing=false")
+    with pytest.raises(ConfigError, match=r"gradient_checkpointing=true"):
+        fitted("deepspeed", "h100x8", *plain)
+    if CAN_RESTART:
+        assert fitted("fsdp", "h100x8", *plain) == ("fsdp", [])
 
 
 def test_deepspeed_with_8_bit_moments_is_refused() -> None:
