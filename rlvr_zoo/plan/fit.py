@@ -177,9 +177,8 @@ def refuse_if_too_big(
     For GPUs only, and before weights are loaded.  `gpu_memory_bytes` is one GPU's total memory;
     `halves` says whether the run goes on with smaller micro-batches where memory runs out.
     """
-    plan = estimate(config, shape, world_size, gpu_memory_bytes)
-    if halves:
-        plan = _least(config, shape, world_size, gpu_memory_bytes)
+    estimated = _least if halves else estimate
+    plan = estimated(config, shape, world_size, gpu_memory_bytes)
     if plan.total_bytes <= gpu_memory_bytes:
         return
     parts = sorted(as_table(plan), key=lambda part: -part[1])
